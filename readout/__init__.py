@@ -1,0 +1,1 @@
+"""The work of a readout: spec, logs, reduction, checks, estimates, decision, memo."""

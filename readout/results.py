@@ -1,0 +1,164 @@
+"""What a readout consists of: plain frozen objects that the memo, readout.json and the terminal all read.
+
+Field names are those of ``readout.json``; a number is finite or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Action = Literal["ship", "ramp", "target", "holdout", "pause", "rollback", "instrument", "stronger_design"]
+Status = Literal["pass", "warn", "fail", "skip"]
+Family = Literal[
+    "logging", "assignment", "execution", "balance", "spillover", "economics", "rollback", "capacity", "identification"
+]
+Verdict = Literal["better", "worse", "no_effect", "inconclusive"]
+Guardrail = Literal["holds", "harmed", "inconclusive"]
+
+ACTIONS: tuple[Action, ...] = (
+    "ship", "ramp", "target", "holdout", "pause", "rollback", "instrument", "stronger_design",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of the evidence.
+
+    Attributes:
+        name: Its name in the contract, e.g. ``srm``.
+        family: The group under which the memo shows it.
+        status: ``skip`` says that it could not have seen a violation; the message says why.
+        message: One sentence with the numbers that matter.
+        statistic, p_value: Of the test, where there is one.
+        value, threshold: The measured quantity and where it fails, in the same unit.
+        action: The decision it asks for when it fails; None where it only informs.
+        details: Small tables behind it, for ``diagnostics``.
+    """
+
+    name: str
+    family: Family
+    status: Status
+    message: str
+    statistic: float | None = None
+    p_value: float | None = None
+    value: float | None = None
+    threshold: float | None = None
+    action: Action | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """The effect of one treatment arm on one metric, and how it is to be read.
+
+    Attributes:
+        metric, role, arm, control: Names; ``role`` as in the spec.
+        better: ``higher`` or ``lower``.
+        unit: What one observation of the estimator is: ``unit``, ``request`` or ``cluster-block`` ...
+        estimate: Treatment minus control, in the metric's unit; with its standard error, degrees of freedom and interval.
+        relative: Effect over control's value as a fraction, with its own interval; None with ``relative_reason``.
+        nulls: Kept rows on which the metric was null.
+        minimum_effect, margin: As the spec's text (``5%``), or None.
+        verdict: As the contract defines it, from the interval and ``minimum_effect``.
+        guardrail: ``holds``, ``harmed`` or ``inconclusive``; None where the metric has no margin.
+        note: A sentence that the reader must have beside the number, else empty.
+    """
+
+    metric: str
+    role: str
+    arm: str
+    control: str
+    better: str
+    unit: str
+    estimand: str
+    method: str
+    estimate: float | None
+    std_error: float | None
+    df: float | None
+    statistic: float | None
+    p_value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    relative: float | None
+    relative_ci_low: float | None
+    relative_ci_high: float | None
+    control_value: float | None
+    treatment_value: float | None
+    n_control: int
+    n_treatment: int
+    minimum_detectable_effect: float | None
+    verdict: Verdict | None
+    guardrail: Guardrail | None = None
+    minimum_effect: str | None = None
+    margin: str | None = None
+    relative_reason: str = ""
+    nulls: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision and its reasons; ``rule`` names the row of configs/decision_rules.yaml that fired."""
+
+    action: Action
+    treatment: str
+    by_arm: Mapping[str, Action]
+    rule: str
+    headline: str
+    reasons: tuple[str, ...]
+    would_change: tuple[str, ...]
+    stop_if: tuple[str, ...]
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Row accounting: ``kept + sum(dropped) == read``."""
+
+    read: int
+    kept: int
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPoint:
+    """One cluster-block cell of a switchback, for the figure of blocks over time."""
+
+    start: str  # ISO 8601, UTC
+    cluster: str
+    arm: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Everything one readout says. ``memo/`` renders it; nothing else is looked at."""
+
+    name: str
+    question: str
+    counterfactual: str
+    failure_mode: str
+    mitigation: str
+    monitor: str
+    spec_sha256: str
+    readout_version: str
+    seed: int
+    as_of: str
+    alpha: float
+    window: Mapping[str, str | None]
+    rows: Rows
+    columns: Mapping[str, Any]
+    mapped_unasked: tuple[str, ...]
+    design: Mapping[str, Any]
+    assignment: str  # one or two sentences: how assignment happened
+    decision: Decision
+    checks: tuple[Check, ...]
+    metrics: tuple[MetricResult, ...]
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    economics: Mapping[str, Any] | None = None
+    attribution: Mapping[str, Any] | None = None
+    blocks: tuple[BlockPoint, ...] = ()
+    notes: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
