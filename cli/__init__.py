@@ -1,0 +1,1 @@
+"""Commands, options, exit codes, colour. No logic: each command is a few lines that call ``readout``."""
