@@ -1,0 +1,183 @@
+"""Exact Shapley shares of a batch's energy under the default energy model.
+
+The energy of a coalition of requests is a sum of terms, and so is its Shapley value (additivity, Shapley 1953):
+
+- what a decode step costs however many share it: ``stay.stay_shares``;
+- what a decoded token, a prompt token, a request in a step adds: the request's own.
+
+Nothing is sampled, and there is no bound on the size of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribution.batches import Batches, Stays, resolve
+from attribution.codes import sum_by
+from attribution.model import JOULES_PER_WH, EnergyModel
+from attribution.naive import naive_shares
+from attribution.stay import stay_shares
+
+Floats = NDArray[np.float64]
+Number = TypeVar("Number", np.float64, np.int64)
+
+COMPONENTS = ("decode_step", "decode_token", "prefill", "host")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How measured batch energy was used.
+
+    Attributes:
+        used: Batches whose measured energy was distributed by the shares.
+        missing: Batches without a measurement; their modelled energy is distributed.
+        invalid: Batches whose measurement is zero, negative, infinite, or differs between its rows, or for which the
+            model has no energy to scale; their modelled energy is distributed.
+        factor_median, factor_low, factor_high: Measured over modelled energy of the used batches; None without any.
+    """
+
+    used: int
+    missing: int
+    invalid: int
+    factor_median: float | None
+    factor_low: float | None
+    factor_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Facility energy by request, PUE and host in; arrays are (rows,) as in the log, NaN where unattributed.
+
+    Attributes:
+        wh: The request's Shapley share: of its batch's measured energy where there is one, else of the modelled.
+        modelled_wh: Its share of the modelled energy.
+        batch_wh: The energy of its whole batch that ``wh`` shares out.
+        batch_size: Attributed requests in its batch, 0 where unattributed.
+        naive: The same energy under each rule of thumb: ``per_token``, ``per_request``, ``provisioned``.
+        n_batches, n_requests: Attributed.
+        total_wh: Sum of ``wh``.
+        components: Wh by term of the energy model; they sum to ``total_wh``.
+        efficiency_error_wh: Largest difference between a batch's energy and the sum of its shares.
+        efficiency_error: The same, over the batch's energy.
+        measured: None where the log has no measured energy.
+        unattributed: Reason → rows left out.
+        incomplete_batches: Attributed batches that lost some of their rows, whose energy the others then carry.
+    """
+
+    wh: Floats
+    modelled_wh: Floats
+    batch_wh: Floats
+    batch_size: NDArray[np.int64]
+    naive: Mapping[str, Floats]
+    n_batches: int
+    n_requests: int
+    total_wh: float
+    components: Mapping[str, float]
+    efficiency_error_wh: float
+    efficiency_error: float
+    measured: Measured | None
+    unattributed: Mapping[str, int]
+    incomplete_batches: int
+
+
+def attribute(batches: Batches, model: EnergyModel) -> Shares:
+    """Shares the energy of every batch among its requests.
+
+    Rows that cannot be attributed (a null, a negative count, an end before its start) are left out and counted in
+    ``unattributed``, never an error. One sort of 2 × rows events; memory in proportion to the rows.
+
+    Args:
+        batches: The requests, whole batches of them: drop none before, or its mates carry its energy.
+        model: Its parameters.
+    """
+    stays = resolve(batches)
+    modelled, by_component = _modelled(stays, model)
+    modelled_batch = np.sum(list(by_component.values()), axis=0)
+    factor, measured = _calibrate(stays, modelled_batch)
+    wh, batch_wh = modelled * factor[stays.batch], modelled_batch * factor
+    error = np.abs(sum_by(stays.batch, wh, stays.n_batches) - batch_wh)
+
+    rows = np.size(batches.prompt_tokens)
+    size = np.bincount(stays.batch, minlength=stays.n_batches)
+    return Shares(
+        wh=_spread(wh, stays, rows),
+        modelled_wh=_spread(modelled, stays, rows),
+        batch_wh=_spread(batch_wh[stays.batch], stays, rows),
+        batch_size=_spread(size[stays.batch], stays, rows, missing=0),
+        naive={rule: _spread(share, stays, rows) for rule, share in naive_shares(stays, batch_wh).items()},
+        n_batches=stays.n_batches,
+        n_requests=stays.batch.size,
+        total_wh=float(wh.sum()),
+        components={name: float(whole @ factor) for name, whole in by_component.items()},
+        efficiency_error_wh=float(error.max(initial=0.0)),
+        efficiency_error=float((error[batch_wh > 0] / batch_wh[batch_wh > 0]).max(initial=0.0)),
+        measured=measured,
+        unattributed=stays.unattributed,
+        incomplete_batches=stays.incomplete_batches,
+    )
+
+
+def carbon_g(wh: Floats, g_per_kwh: float | Floats) -> Floats:
+    """Grams of CO2e of facility energy, location-based (SCI, ISO/IEC 21031: E × I); no embodied share.
+
+    Args:
+        wh: (rows,) Facility energy, PUE in.
+        g_per_kwh: Grid intensity, one or (rows,).
+    """
+    return wh / 1000 * g_per_kwh
+
+
+def _modelled(stays: Stays, model: EnergyModel) -> tuple[Floats, Mapping[str, Floats]]:
+    """Facility Wh of every request (m,), and of every batch (n_batches,) by component."""
+    to_wh = model.pue / JOULES_PER_WH
+    stay, reached = stay_shares(stays.batch, stays.start, stays.end, stays.n_batches)
+    token_j = model.e_tok_j * stays.output
+    prefill_j = model.prefill_j(stays.prompt)
+    host_own_j = model.host_j_per_request_step * stays.steps + model.prefill_host_j(stays.prompt)
+    own_j = token_j + prefill_j + host_own_j
+    modelled = (own_j + (model.e0_j + model.host_j_per_step) * stay) * to_wh
+
+    def whole(own: Floats) -> Floats:
+        return sum_by(stays.batch, own, stays.n_batches)
+
+    values = (
+        model.e0_j * reached,
+        whole(token_j),
+        whole(prefill_j),
+        model.host_j_per_step * reached + whole(host_own_j),
+    )
+    return modelled, {name: value * to_wh for name, value in zip(COMPONENTS, values, strict=True)}
+
+
+def _calibrate(stays: Stays, modelled_wh: Floats) -> tuple[Floats, Measured | None]:
+    """Measured over modelled energy of each batch, 1 where there is nothing to scale by; and how that went."""
+    factor = np.ones(stays.n_batches)
+    if stays.measured_wh is None:
+        return factor, None
+    given = ~np.isnan(stays.measured_wh)
+    used = given & (modelled_wh > 0)
+    factor[used] = stays.measured_wh[used] / modelled_wh[used]
+    n_used, n_unusable = int(np.count_nonzero(used)), int(np.count_nonzero(given & ~used))
+    seen = factor[used]
+    return factor, Measured(
+        used=n_used,
+        missing=stays.n_batches - n_used - n_unusable - stays.measured_invalid,
+        invalid=stays.measured_invalid + n_unusable,
+        factor_median=float(np.median(seen)) if n_used else None,
+        factor_low=float(seen.min()) if n_used else None,
+        factor_high=float(seen.max()) if n_used else None,
+    )
+
+
+def _spread(values: NDArray[Number], stays: Stays, rows: int, missing: float = np.nan) -> NDArray[Number]:
+    """Values of the attributed rows, back in the order of the log."""
+    if values.size == rows:
+        return values
+    spread = np.full(rows, missing, dtype=values.dtype)
+    spread[stays.rows] = values
+    return spread
