@@ -1,0 +1,132 @@
+"""The reduced evidence of one readout: what the pass is asked for, and what checks and estimates are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from estimators.estimate import Estimate
+from estimators.inference import EstimationError
+from readout.errors import LogError, Problem
+from readout.logs import Logs
+from readout.logs.frame import OUTSIDE, arms
+from readout.reduce import Table
+from readout.results import MetricResult, Rows
+from readout.samples import Sample
+from readout.spec.model import Spec
+from readout.terms import UNIT_LEVEL, Term
+
+NOT_ELIGIBLE = "not eligible"
+ROWS = "rows"
+
+
+def rows_table(sums: Mapping[str, pl.Expr] | None = None) -> Table:
+    """Counts over all rows by arm and by the reason they were dropped; any part of readout may add sums to it."""
+    keys = {"drop": pl.col("@drop"), "arm": pl.col("@arm_code")}
+    return Table(ROWS, keys, sums={"n": pl.lit(1, dtype=pl.Int64), **(sums or {})})
+
+
+def count(test: pl.Expr) -> pl.Expr:
+    """A boolean expression as a sum's addend; null counts as false."""
+    return test.fill_null(False).cast(pl.Int64)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything after the pass; no row is touched from here on.
+
+    Attributes:
+        arms: Control first, then the treatments.
+        terms: Metrics and readout's own quantities (``@…``) by name.
+        tables: The reduced tables by name.
+        left_out: Rows that the sample left out, by reason.
+        metrics: Results, filled in once the effects stand.
+    """
+
+    spec: Spec
+    logs: Logs
+    sample: Sample
+    terms: Mapping[str, Term]
+    tables: Mapping[str, pl.DataFrame]
+    left_out: Mapping[str, int]
+    metrics: tuple[MetricResult, ...] = ()
+    _effects: dict[tuple[str, int], Estimate | str] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return tuple(arms(self.spec))
+
+    @property
+    def treatments(self) -> range:
+        """Codes of the treatment arms."""
+        return range(1, len(self.arms))
+
+    @property
+    def unit_level(self) -> bool:
+        """Whether units or requests are randomized one by one."""
+        return self.spec.design.kind in UNIT_LEVEL
+
+    def effect(self, name: str, arm: int) -> Estimate | None:
+        """The effect of an arm on a term; None, with the reason kept, where the data cannot carry it."""
+        key = (name, arm)
+        if key not in self._effects:
+            try:
+                self._effects[key] = self.sample.effect(self.terms[name], arm, self.spec.decision.alpha)
+            except EstimationError as error:
+                self._effects[key] = str(error)
+        found = self._effects[key]
+        return found if isinstance(found, Estimate) else None
+
+    def why_not(self, name: str, arm: int) -> str:
+        """Why :meth:`effect` gave None."""
+        found = self._effects.get((name, arm), "")
+        return found if isinstance(found, str) else ""
+
+    def total(self, name: str, arm: int | None = None, kept: bool = True) -> int:
+        """A sum of the rows table over kept rows (or all that were read), of one arm or all."""
+        frame = self.tables[ROWS]
+        if kept:
+            frame = frame.filter(pl.col("drop").is_null())
+        if arm is not None:
+            frame = frame.filter(pl.col("arm") == arm)
+        return int(frame[name].sum())
+
+    def amount(self, name: str, arm: int) -> float:
+        """As :meth:`total` for a sum of floats, over kept rows of an arm."""
+        frame = self.tables[ROWS].filter(pl.col("drop").is_null() & (pl.col("arm") == arm))
+        return float(frame[name].sum())
+
+    def rows(self) -> Rows:
+        """Rows read, kept, and dropped by reason."""
+        by_reason = self.tables[ROWS].group_by("drop").agg(pl.col("n").sum()).sort("drop")
+        dropped = {str(r["drop"]): int(r["n"]) for r in by_reason.iter_rows(named=True) if r["drop"] is not None}
+        read = int(by_reason["n"].sum())
+        if self.unit_level and self.logs.has("eligible"):
+            dropped[NOT_ELIGIBLE] = self.total("not_eligible")
+        dropped = {k: v for k, v in {**dropped, **self.left_out}.items() if v}
+        return Rows(read, read - sum(dropped.values()), dropped)
+
+
+def require_rows(rows: Rows, evidence: Evidence) -> None:
+    """Refuse logs that leave nothing to compare.
+
+    Raises:
+        LogError: No rows, none in the window, or an arm without rows.
+    """
+    path = ", ".join([evidence.spec.logs.path] if isinstance(evidence.spec.logs.path, str) else evidence.spec.logs.path)
+    if rows.read == 0:
+        raise LogError([Problem(path, "the log has no rows")])
+    if rows.kept == 0:
+        why = "; ".join(f"{n:,} {reason}" for reason, n in sorted(rows.dropped.items(), key=lambda kv: -kv[1]))
+        hint = "widen logs.start/end or logs.last" if OUTSIDE in rows.dropped else "see logs.where, design and logs.columns"
+        raise LogError([Problem(path, f"no row is left of {rows.read:,} read: {why}", hint)])
+    empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
+    if empty:
+        names = ", ".join(repr(a) for a in empty)
+        others = rows.dropped.get("an arm the spec does not name", 0)
+        hint = f"{others:,} rows carry other labels in the arm column; see design.control and design.treatment" if others else (
+            "check design.control and design.treatment against the arm column, and the window"
+        )
+        raise LogError([Problem(path, f"no kept row of arm {names}; an effect needs both arms", hint)])

@@ -1,0 +1,81 @@
+"""What every sample offers to checks and estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from estimators.estimate import Estimate
+from readout.reduce import Table
+from readout.terms import Term
+
+KEPT = pl.col("@drop").is_null()
+
+
+class Sample(Protocol):
+    """Independent observations by arm; arm codes are 0 for control, 1… for treatments.
+
+    Attributes:
+        unit: What one observation is, in words for the memo.
+        method: The estimator that fits it.
+    """
+
+    unit: str
+    method: str
+
+    def tables(self, terms: Sequence[Term]) -> list[Table]:
+        """The tables that these terms need."""
+        ...
+
+    def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
+        """Take the reduced tables; returns rows left out here, by reason."""
+        ...
+
+    def counts(self) -> list[int]:
+        """Independent assignments by arm code, for the sample ratio."""
+        ...
+
+    def mixed(self) -> tuple[int, int]:
+        """Randomized units that carry more than one arm, and all of them."""
+        ...
+
+    def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        """The effect of an arm against control.
+
+        Raises:
+            EstimationError: The data cannot carry it.
+        """
+        ...
+
+    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
+        """The effect without the unit that moves it most; None where there is none to leave out."""
+        ...
+
+    def top_share(self, term: Term) -> float | None:
+        """Share of the sum that the top 1 % of units hold; None where it has no meaning."""
+        ...
+
+    def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
+        """Sum of numerator and of denominator over an arm's kept rows."""
+        ...
+
+    def level_shares(self, frame: pl.DataFrame, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        """Counts of a label table by independent group: (levels, groups) and the groups' totals."""
+        ...
+
+    def level_keys(self) -> Mapping[str, pl.Expr]:
+        """Keys by which labels are counted: the arm and the independent group."""
+        ...
+
+
+def num_sum(term: Term) -> str:
+    """Column of a term's numerator sum."""
+    return f"{term.name}|num"
+
+
+def den_sum(term: Term) -> str:
+    """Column of a term's denominator sum."""
+    return f"{term.name}|den"

@@ -1,0 +1,209 @@
+"""Cluster × block cells: the sample of a switchback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from estimators.block_regression import Cells, block_quantile, block_regression
+from estimators.estimate import Estimate
+from estimators.inference import EstimationError
+from estimators.leave_one_out import leave_one_out_blocks
+from readout.errors import Problem, SpecError
+from readout.logs import Logs
+from readout.reduce import Table
+from readout.results import BlockPoint
+from readout.samples import histograms
+from readout.samples.base import KEPT, den_sum, num_sum
+from readout.spec.model import Spec, Switchback
+from readout.terms import Term
+
+WASHED = "washout at the start of a block"
+OFF_BLOCK = "arm differs from its block's"
+OWN_UNIT = "units of {}"
+
+
+class Blocks:
+    """Sums by cluster, block and arm; a block belongs to the arm that most of its rows carry."""
+
+    method = "block_regression"
+
+    def __init__(self, spec: Spec, logs: Logs) -> None:
+        assert isinstance(spec.design, Switchback)
+        block = spec.design.block
+        washout = spec.design.washout or timedelta(0)
+        if block is None:
+            raise SpecError([Problem("design.block", "a switchback needs its block", "for example `block: 2h`")])
+        if block.length is None and washout:
+            hint = "give `block: {length: 2h}`, or leave the washout rows out with logs.where"
+            raise SpecError([Problem("design.washout", "needs blocks of a stated length, not a block column", hint)])
+        self._arms = 1 + len(spec.design.treatment)
+        self._labels = (str(spec.design.control), *spec.design.treatment)
+        self._options = dict(spec.estimator.options)
+        self._cluster = pl.col("@cluster").cast(pl.String).fill_null("") if logs.has("cluster") else pl.lit("")
+        if block.length is not None:
+            since = pl.col("@time").dt.epoch("us") - _us(block.offset)
+            self._block = since - since % _us(block.length) + _us(block.offset)
+            self.washed = (since % _us(block.length) < _us(washout)) if washout else pl.lit(False)
+        else:
+            assert block.column is not None
+            self._block = pl.col(block.column).cast(pl.String)
+            self.washed = pl.lit(False)
+        self._where = KEPT & ~self.washed
+        self._has_washout = bool(washout)
+
+    @property
+    def unit(self) -> str:
+        """The randomized unit: the block where all clusters switch together, else cluster × block."""
+        return "block" if self.together else "cluster-block"
+
+    def tables(self, terms: Sequence[Term]) -> list[Table]:
+        sums: dict[str, pl.Expr] = {"rows": pl.lit(1, dtype=pl.Int64)}
+        tables = []
+        for term in terms:
+            if term.quantile is not None:
+                tables.append(histograms.table(term, self._keys(), self._where))
+                continue
+            sums[num_sum(term)] = term.num
+            sums[den_sum(term)] = term.weight
+            if term.per_unit:
+                keys = {**self._keys(), "unit": pl.col("@unit").hash(0)}
+                where = self._where & term.num.is_not_null() & pl.col("@unit").is_not_null()
+                tables.append(Table(OWN_UNIT.format(term.name), keys, where, sums={"n": pl.lit(1, dtype=pl.Int64)}))
+        first = {"start": pl.col("@time").dt.epoch("us")}
+        cells = Table("cells", self._keys(), self._where, sums=sums, minima=first)
+        washed = Table("washout", {}, KEPT & self.washed, sums={"n": pl.lit(1, dtype=pl.Int64)})
+        return [cells, *([washed] if self._has_washout else []), *tables]
+
+    def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
+        self._tables = tables
+        frame = tables["cells"]
+        cell = frame.group_by("cluster", "block").agg(
+            pl.col("arm").sort_by("rows", descending=True).first(), pl.col("rows").max().alias("most"), pl.col("rows").sum().alias("all"), pl.len().alias("n_arms"),
+        )
+        self._mixed = int((cell["n_arms"] > 1).sum())
+        self.off_block_rows = int((cell["all"] - cell["most"]).sum())
+        kept = frame.join(cell.select("cluster", "block", "arm"), on=["cluster", "block", "arm"]).sort("cluster", "block")
+        self._frame = kept
+        if kept["block"].dtype == pl.Int64:
+            start = kept["block"]
+        else:
+            start = kept.select(pl.col("start").min().over("block"))["start"]
+        self._starts = [datetime.fromtimestamp(us / 1e6, UTC) for us in start.to_list()]
+        self.together = kept["cluster"].n_unique() > 1 and bool(kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1)
+        left = {OFF_BLOCK: self.off_block_rows} if self.off_block_rows else {}
+        if self._has_washout and (washed := int(tables["washout"]["n"][0] or 0)):
+            left[WASHED] = washed
+        return left
+
+    def counts(self) -> list[int]:
+        arms = self._frame.unique("block")["arm"] if self.together else self._frame["arm"]
+        return np.bincount(arms.to_numpy(), minlength=self._arms).tolist()
+
+    def mixed(self) -> tuple[int, int]:
+        return self._mixed, len(self._frame)
+
+    def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        if term.quantile is not None:
+            cells, histogram = self._cells_and_histogram(term, arm)
+            return block_quantile(cells, histogram, term.quantile, alpha=alpha, clustered_by=self._clustered_by)
+        return block_regression(self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by)
+
+    def cells(self, term: Term, arm: int) -> Cells:
+        """The cells of control and one arm that have a value."""
+        num, den = self._arrays(term)
+        return self._as_cells(num, den, (self._frame["arm"].is_in([0, arm]).to_numpy()) & (den > 0), arm)
+
+    def points(self, term: Term) -> tuple[BlockPoint, ...]:
+        """Cell means over time, for the figure."""
+        num, den = self._arrays(term)
+        clusters, arms = self._frame["cluster"].to_list(), self._frame["arm"].to_list()
+        return tuple(
+            BlockPoint(start.isoformat(), cluster, self._labels[arm], float(n / d))
+            for start, cluster, arm, n, d in zip(self._starts, clusters, arms, num, den, strict=True)
+            if d > 0
+        )
+
+    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
+        if term.quantile is not None:
+            return None
+        return leave_one_out_blocks(
+            self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
+        )
+
+    def top_share(self, term: Term) -> float | None:
+        return None
+
+    def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
+        num, den = self._arrays(term)
+        mine = self._frame["arm"].to_numpy() == arm
+        return float(num[mine].sum()), float(den[mine].sum())
+
+    def level_keys(self) -> Mapping[str, pl.Expr]:
+        return self._keys()
+
+    def level_shares(self, frame: pl.DataFrame, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        levels = frame["level"].unique().sort()
+        mine = self._frame.filter(pl.col("arm") == arm).with_row_index("cell")
+        rows = frame.join(mine.select("cluster", "block", "arm", "cell"), on=["cluster", "block", "arm"])
+        counts = np.zeros((len(levels), len(mine)))
+        np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["cell"].to_numpy()), rows["n"].to_numpy())
+        total = counts.sum(axis=0)
+        return counts[:, total > 0], total[total > 0]
+
+    @property
+    def _clustered_by(self) -> str:
+        return "block" if self.together else "cell"
+
+    @property
+    def _weights(self) -> str:
+        return str(self._options.get("weights", "rows"))
+
+    def _keys(self) -> dict[str, pl.Expr]:
+        return {"cluster": self._cluster, "block": self._block, "arm": pl.col("@arm_code")}
+
+    def _arrays(self, term: Term) -> tuple[np.ndarray, np.ndarray]:
+        num = self._frame[num_sum(term)].to_numpy().astype(float)
+        if not term.per_unit:
+            return num, self._frame[den_sum(term)].to_numpy().astype(float)
+        units = self._tables[OWN_UNIT.format(term.name)].group_by("cluster", "block", "arm").agg(pl.len().alias("units"))
+        joined = self._frame.select("cluster", "block", "arm").join(
+            units, on=["cluster", "block", "arm"], how="left", maintain_order="left"
+        )
+        return num, joined["units"].fill_null(0).to_numpy().astype(float)
+
+    def _as_cells(self, num: np.ndarray, den: np.ndarray, keep: np.ndarray, arm: int) -> Cells:
+        if not keep.any():
+            raise EstimationError("no block has a value of it")
+        frame = self._frame.filter(pl.Series(keep))
+        starts = [s for s, k in zip(self._starts, keep, strict=True) if k]
+        cluster, block = (frame[name].rank("dense").cast(pl.Int64).to_numpy() - 1 for name in ("cluster", "block"))
+        return Cells(
+            num=num[keep],
+            den=den[keep],
+            arm=(frame["arm"].to_numpy() == arm).astype(int),
+            cluster=cluster,
+            block=block,
+            hour=np.array([s.hour for s in starts]),
+            weekday=np.array([s.weekday() for s in starts]),
+            cluster_labels=tuple(frame["cluster"].unique().sort().to_list()),
+        )
+
+    def _cells_and_histogram(self, term: Term, arm: int) -> tuple[Cells, histograms.Histogram]:
+        frame = self._tables[f"histogram {term.source}"]
+        cells = self._frame.with_row_index("cell").filter(pl.col("arm").is_in([0, arm]))
+        placed = frame.join(
+            cells.select("cluster", "block", "arm", "cell"), on=["cluster", "block", "arm"], how="left", maintain_order="left"
+        )["cell"]
+        whole = histograms.dense(frame, placed.cast(pl.Int64).fill_null(-1).to_numpy(), len(self._frame))
+        rows = whole.counts.sum(axis=1)
+        keep = rows > 0
+        histogram = histograms.Histogram(whole.lower, whole.upper, whole.counts[keep])
+        return self._as_cells(np.zeros(len(rows)), rows.astype(float), keep, arm), histogram
+
+
+def _us(duration: timedelta | None) -> int:
+    return 0 if duration is None else duration // timedelta(microseconds=1)

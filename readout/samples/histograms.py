@@ -1,0 +1,65 @@
+"""Counts by value bucket, for quantiles that need one pass and bounded memory.
+
+Positive values fall into buckets whose edges grow by a factor, negative ones mirror them, zero has its own.
+A bucket remembers the smallest and largest value it met, so a quantile's relative error is below the factor minus
+one, and none where a bucket holds a single value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from estimators.quantiles import Histogram
+from readout.reduce import Table
+from readout.terms import Term
+
+WIDTH = math.log(1.01)
+# Values nearer to zero than this share the bucket of zero.
+SMALLEST = 1e-12
+
+
+def bucket(value: pl.Expr) -> pl.Expr:
+    """The bucket's number, ordered as the values are."""
+    value = value.cast(pl.Float64)
+    size = (value.abs().clip(lower_bound=SMALLEST) / SMALLEST).log() / WIDTH
+    place = size.floor().cast(pl.Int32) + 1
+    return pl.when(value.abs() < SMALLEST).then(pl.lit(0, dtype=pl.Int32)).otherwise(place * value.sign().cast(pl.Int32))
+
+
+def table(term: Term, keys: Mapping[str, pl.Expr], where: pl.Expr) -> Table:
+    """Counts of a term's values by ``keys`` and bucket."""
+    value = term.num.cast(pl.Float64)
+    return Table(
+        f"histogram {term.source}",
+        {**keys, "bucket": bucket(term.num)},
+        where=where & term.num.is_not_null(),
+        sums={"n": pl.lit(1, dtype=pl.Int64)},
+        minima={"lower": value},
+        maxima={"upper": value},
+    )
+
+
+def edges(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Buckets met anywhere in the table: their numbers, lower and upper edges, sorted by value."""
+    both = frame.group_by("bucket").agg(pl.col("lower").min(), pl.col("upper").max()).sort("bucket")
+    return both["bucket"].to_numpy(), both["lower"].to_numpy(), both["upper"].to_numpy()
+
+
+def dense(frame: pl.DataFrame, group: np.ndarray, groups: int) -> Histogram:
+    """A histogram with one row of counts a group.
+
+    Args:
+        frame: A histogram table.
+        group: Row of counts for each row of ``frame``; negative: left out.
+        groups: Number of groups.
+    """
+    numbers, lower, upper = edges(frame)
+    place = np.searchsorted(numbers, frame["bucket"].to_numpy())
+    counts = np.zeros((groups, len(numbers)), dtype=np.int64)
+    keep = group >= 0
+    np.add.at(counts, (group[keep], place[keep]), frame["n"].to_numpy()[keep])
+    return Histogram(lower, upper, counts)

@@ -1,0 +1,125 @@
+"""Units that keep one arm: the sample of a user-level experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from estimators import difference_in_means
+from estimators.estimate import Estimate
+from estimators.inference import EstimationError
+from estimators.leave_one_out import leave_one_out_means, share_of_top
+from estimators.moments import Moments
+from estimators.quantiles import quantile_effect
+from readout.logs import Logs
+from readout.reduce import Table
+from readout.samples import histograms
+from readout.samples.base import KEPT, den_sum, num_sum
+from readout.spec.model import Spec
+from readout.terms import Term
+
+# Units are spread over this many groups for quantiles and labels: enough for their variance, few enough for memory.
+GROUPS = 256
+IN_TWO_ARMS = "unit seen in two arms"
+
+
+class Units:
+    """Sums by unit and arm; a unit seen in two arms is left out and counted."""
+
+    unit = "unit"
+    method = "difference_in_means"
+
+    def __init__(self, spec: Spec, logs: Logs) -> None:
+        self._arms = 1 + len(spec.design.treatment)
+        self._key = pl.col("@unit").hash(0)
+
+    def tables(self, terms: Sequence[Term]) -> list[Table]:
+        sums: dict[str, pl.Expr] = {"rows": pl.lit(1, dtype=pl.Int64)}
+        tables = []
+        for term in terms:
+            if term.quantile is not None:
+                tables.append(histograms.table(term, self.level_keys(), self._where()))
+            else:
+                sums[num_sum(term)] = term.num
+                sums[den_sum(term)] = term.weight
+        keys = {"unit": self._key, "arm": pl.col("@arm_code")}
+        return [Table("units", keys, where=self._where(), sums=sums), *tables]
+
+    def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
+        frame = tables["units"]
+        unit = frame["unit"].to_numpy()
+        same = unit[1:] == unit[:-1]
+        twice = np.zeros(len(unit), dtype=bool)
+        twice[1:] |= same
+        twice[:-1] |= same
+        self._all_units = len(unit) - int(same.sum())
+        self._mixed = self._all_units - int((~twice).sum())
+        self._tables = tables
+        self._frame = frame.filter(pl.Series(~twice)) if twice.any() else frame
+        self._arm = self._frame["arm"].to_numpy()
+        left = int(frame["rows"].to_numpy()[twice].sum())
+        return {IN_TWO_ARMS: left} if left else {}
+
+    def counts(self) -> list[int]:
+        return np.bincount(self._arm, minlength=self._arms).tolist()
+
+    def mixed(self) -> tuple[int, int]:
+        return self._mixed, self._all_units
+
+    def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        if term.quantile is not None:
+            control, treatment = self._histograms(term, arm)
+            return quantile_effect(control, treatment, term.quantile, alpha=alpha)
+        return difference_in_means(self.moments(term, 0), self.moments(term, arm), alpha=alpha)
+
+    def moments(self, term: Term, arm: int) -> Moments:
+        """One arm's moments over units that have a value."""
+        num, den = self._arrays(term, arm)
+        return Moments.from_arrays(num, None if term.per_unit else den)
+
+    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
+        control, treatment = self._arrays(term, 0), self._arrays(term, arm)
+        if term.quantile is not None or min(len(control[0]), len(treatment[0])) < 3:
+            return None
+        if term.per_unit:
+            return leave_one_out_means((control[0], None), (treatment[0], None), alpha=alpha)
+        return leave_one_out_means(control, treatment, alpha=alpha)
+
+    def top_share(self, term: Term) -> float | None:
+        return share_of_top(np.concatenate([self._arrays(term, a)[0] for a in range(self._arms)]))
+
+    def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
+        num, den = self._arrays(term, arm)
+        return float(num.sum()), float(den.sum())
+
+    def level_keys(self) -> Mapping[str, pl.Expr]:
+        return {"arm": pl.col("@arm_code"), "group": (self._key % GROUPS).cast(pl.Int32)}
+
+    def level_shares(self, frame: pl.DataFrame, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        levels = frame["level"].unique().sort()
+        rows = frame.filter(pl.col("arm") == arm)
+        counts = np.zeros((len(levels), GROUPS))
+        np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["group"].to_numpy()), rows["n"].to_numpy())
+        total = counts.sum(axis=0)
+        return counts[:, total > 0], total[total > 0]
+
+    def _where(self) -> pl.Expr:
+        return KEPT & pl.col("@unit").is_not_null()
+
+    def _arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        mine = self._arm == arm
+        num = self._frame[num_sum(term)].to_numpy()[mine].astype(float)
+        den = self._frame[den_sum(term)].to_numpy()[mine].astype(float)
+        keep = den != 0
+        if not keep.any():
+            raise EstimationError("an arm has no value of it")
+        return num[keep], den[keep]
+
+    def _histograms(self, term: Term, arm: int) -> tuple[histograms.Histogram, histograms.Histogram]:
+        frame = self._tables[f"histogram {term.source}"]
+        code, group = frame["arm"].to_numpy(), frame["group"].to_numpy()
+        return tuple(  # type: ignore[return-value]
+            histograms.dense(frame, np.where(code == wanted, group, -1), GROUPS) for wanted in (0, arm)
+        )
