@@ -1,0 +1,100 @@
+"""One simulation from the arrivals to the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from readout.errors import Problem, SpecError
+from readout.simulate import ENERGY_MODEL, experiment
+from readout.simulate.arrivals import Floats, Ints, Trace, Workload, draw_workload, synthetic_trace
+from readout.simulate.experiment import Assignment
+from readout.simulate.spec import spec_text
+from readout.simulate.system import Outcomes, SystemParams, run
+from readout.simulate.trace import read_trace
+from readout.simulate.truth import compare
+from readout.simulate.worlds import World, system_for
+from readout.simulate.write import columns, frame, parameters, truth_json, write_log, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The same workload under both policies and under the experiment between them.
+
+    Attributes:
+        decoded: Tokens that each request decodes before it ends or fails, (rows,).
+        outcomes: By run: ``current``, ``premium``, ``experiment``.
+    """
+
+    workload: Workload
+    params: SystemParams
+    assignment: Assignment
+    decoded: Ints
+    outcomes: dict[str, Outcomes]
+
+
+def runs(world: World, trace: Trace, *, days: float, requests: int, seed: int) -> Runs:
+    """Draw the workload and run it under both policies and under the world's experiment."""
+    workload = draw_workload(trace, requests=requests, days=days, regions=world.regions, seed=seed)
+    params = system_for(trace)
+    decoded = np.maximum(np.ceil(workload.output * workload.runs_to), 1.0).astype(np.int64)
+    assignment = assign(world, workload, days=days, seed=seed)
+    everyone = np.ones(workload.t_s.size, dtype=bool)
+    in_force = {"current": ~everyone, "premium": everyone, "experiment": assignment.premium}
+    outcomes = {name: run(workload, decoded, params, arm) for name, arm in in_force.items()}
+    return Runs(workload, params, assignment, decoded, outcomes)
+
+
+def assign(world: World, workload: Workload, *, days: float, seed: int) -> Assignment:
+    """The world's assignment mechanism, drawn."""
+    if world.mechanism == experiment.SWITCHBACK:
+        block_s = world.block_h * 3600.0
+        return experiment.switchback(workload, regions=world.regions, days=days, block_s=block_s, seed=seed)
+    if world.mechanism == experiment.RCT:
+        return experiment.rct(workload, seed=seed)
+    return experiment.rollout(workload, regions=world.regions, days=days, seed=seed)
+
+
+def study(
+    world: World, out: Path, *, seed: int, trace: Path | None, days: float, requests: int, name: str | None
+) -> Path:
+    """Simulate and write; see :func:`readout.simulate.simulate`."""
+    from attribution.model import load_model
+    from readout.bundled import bundled
+
+    base = read_trace(trace) if trace is not None else synthetic_trace(np.random.default_rng([seed, 0]))
+    model = load_model((bundled("configs") / "energy" / f"{ENERGY_MODEL}.yaml").read_text(encoding="utf-8"))
+    done = runs(world, base, days=days, requests=requests, seed=seed)
+    logs: dict[str, dict[str, Floats]] = {
+        key: columns(done.workload, done.decoded, outcome, done.params.fleets, model)
+        for key, outcome in done.outcomes.items()
+    }
+    log_name, truth_name, spec_name = (
+        (f"{name}.parquet", f"{name}.json", f"{name}.yaml") if name else ("logs.parquet", "truth.json", "spec.yaml")
+    )
+    command = f"readout simulate {world.name} --seed {seed} --days {days:g} --requests {requests}"
+    truth: dict[str, object] = {
+        "schema": "readout-truth/1",
+        "world": world.name,
+        "command": command + (f" --trace {base.name}" if trace is not None else ""),
+        "seed": seed,
+        "days": days,
+        "rows": int(done.workload.t_s.size),
+        "trace": base.name,
+        **compare(done.workload, logs, done.outcomes, done.assignment),
+        "energy_model": ENERGY_MODEL,
+        "parameters": parameters(done.params),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        log = frame(done.workload, done.outcomes["experiment"], done.assignment, logs["experiment"], seed=seed)
+        write_log(out / log_name, log)
+        write_text(out / truth_name, truth_json(truth))
+        busy = done.params.fleets[0].kv_limit
+        spec = spec_text(world, log=log_name, truth=truth_name, days=days, busy=busy, energy_model=ENERGY_MODEL)
+        write_text(out / spec_name, spec)
+    except OSError as error:
+        raise SpecError([Problem(f"--out {out}", f"cannot be written: {error.strerror or error}")]) from error
+    return out / spec_name

@@ -1,0 +1,87 @@
+"""The worlds: which experiment runs, and fleets sized so that a busy hour is congested and a quiet one is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from readout.simulate import experiment
+from readout.simulate.arrivals import WAVE_REQUESTS, WAVE_S, Trace
+from readout.simulate.fleet import FleetParams
+from readout.simulate.system import SystemParams
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A system with an experiment in it.
+
+    Attributes:
+        mechanism: How the policy in force is assigned: ``switchback``, ``rct`` or ``rollout``.
+        regions: Regions, each with its own two fleets.
+        days, requests: Length and size of the log unless the caller says otherwise.
+        block_h, washout_m: Switchback block in hours and washout in minutes, for the spec.
+    """
+
+    name: str
+    mechanism: str
+    regions: int
+    days: float
+    requests: int
+    block_h: float = 2.0
+    washout_m: int = 20
+
+
+WORLDS = {
+    "router_switchback": World("router_switchback", experiment.SWITCHBACK, regions=4, days=14.0, requests=120_000),
+    "router_rct": World("router_rct", experiment.RCT, regions=4, days=14.0, requests=120_000),
+    "router_rollout": World("router_rollout", experiment.ROLLOUT, regions=8, days=28.0, requests=120_000),
+}
+
+# Decode step of a dense 70B model on four H100, as in the energy model h100_dense_70b. The prefill of a chunk is
+# 512 tokens at 0.176 J each over four GPUs that draw some 450 W in prefill: about 50 ms.
+_STEP_BASE_S, _STEP_PER_REQUEST_S, _STEP_PER_PREFILL_S, _CHUNK = 0.0165, 0.00014, 0.050, 512
+_STANDARD_SLOTS, _PREMIUM_SLOTS = 12.0, 6.0  # requests of mean size that fit into the KV memory
+_PREMIUM_SPEED = 0.9  # step time of the premium fleet against the standard one
+_LOAD = 0.68  # a wave of mean density brings the standard fleet this much of what it can serve
+
+
+def system_for(trace: Trace) -> SystemParams:
+    """Fleets fit for a trace: KV memory for its mean request, and a step time at which its waves congest them.
+
+    Without scaling, a trace of short answers would leave the fleets idle and one of long answers would bury them, and
+    no policy could differ from another. The step time is scaled, never the trace.
+    """
+    size = trace.prompt + trace.output
+    mean, largest = float(size.mean()), int(size.max())
+    prefill_steps = float(np.ceil(trace.prompt / _CHUNK).mean())
+    steps = prefill_steps + float(trace.output.mean())
+    full = _STANDARD_SLOTS
+    step_s = _STEP_BASE_S + full * (_STEP_PER_REQUEST_S + _STEP_PER_PREFILL_S * prefill_steps / steps)
+    scale = _LOAD * full / (WAVE_REQUESTS / WAVE_S * steps * step_s)
+
+    def fleet(slots: float, speed: float, gpus: int, usd: float) -> FleetParams:
+        return FleetParams(
+            step_base_s=_STEP_BASE_S * scale * speed,
+            step_per_request_s=_STEP_PER_REQUEST_S * scale * speed,
+            step_per_prefill_s=_STEP_PER_PREFILL_S * scale * speed,
+            chunk=_CHUNK,
+            kv_limit=max(int(slots * mean), largest),
+            max_batch=64,
+            gpus=gpus,
+            usd_per_gpu_hour=usd,
+        )
+
+    standard = fleet(_STANDARD_SLOTS, 1.0, 4, 3.0)
+    premium = fleet(_PREMIUM_SLOTS, _PREMIUM_SPEED, 2, 3.6)
+    return SystemParams(
+        fleets=(standard, premium),
+        sensitive_tiers=(1, 2),  # pro and enterprise
+        max_prompt=int(np.quantile(trace.prompt, 0.4)),
+        max_region_kv=int(0.9 * (standard.kv_limit + premium.kv_limit)),
+        hop_s=0.25,
+        timeout_s=30.0,
+        max_retries=1,
+        warm_s=300.0,
+        warm_share=0.5,
+    )
