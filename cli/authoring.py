@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Quiet, parse_count, parse_days, parse_seed
+from cli.options import Quiet, Seed, parse_count, parse_days
 from cli.output import emit, note
 
 
@@ -52,9 +52,7 @@ def simulate(
     out: Annotated[
         Path, typer.Option("--out", "-o", envvar="READOUT_OUT", metavar="DIR", file_okay=False, help="Folder to write.")
     ],
-    seed: Annotated[
-        int, typer.Option("--seed", envvar="READOUT_SEED", metavar="N", parser=parse_seed, help="Seed of the world.")
-    ] = 0,
+    seed: Seed = None,
     days: Annotated[
         float | None,
         typer.Option("--days", envvar="READOUT_DAYS", metavar="DAYS", parser=parse_days, help="Length of the log."),
@@ -75,7 +73,7 @@ def simulate(
     """
     from readout.simulate import simulate
 
-    spec = simulate(world, out, seed=seed, trace=trace, days=days, requests=requests)
+    spec = simulate(world, out, seed=seed or 0, trace=trace, days=days, requests=requests)
     if not quiet:
         note(f"wrote {spec.parent}; next: readout run {spec}")
 

@@ -14,6 +14,7 @@ import typer
 from cli import authoring, experiment
 from cli.exits import INTERRUPTED, interrupted, report
 from cli.output import emit
+from cli.untouched import leave_unset_values_alone
 
 app = typer.Typer(
     name="readout",
@@ -48,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error has been told."""
     as_json = wants_json(arguments)
     try:
-        code = app(args=list(arguments) or ["--help"], prog_name="readout", standalone_mode=False)
+        command = leave_unset_values_alone(typer.main.get_command(app))
+        code = command.main(args=list(arguments) or ["--help"], prog_name="readout", standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this return value
             return report(interrupted(), as_json=as_json)
         return int(code or 0)
