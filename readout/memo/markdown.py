@@ -1,0 +1,28 @@
+"""The decision memo as Markdown: what a decision maker reads in two minutes, then an appendix with everything else."""
+
+from __future__ import annotations
+
+from readout.memo import sections
+from readout.memo.appendix import appendix
+from readout.results import Readout
+
+
+def memo(readout: Readout) -> str:
+    """The whole memo, the same bytes for the same readout.
+
+    The order is the reader's: decision and reasons, what was compared and how, effects, guardrails, risks, checks that
+    weighed on the decision, money, energy, what stops it, what would change it, what comes next.
+    """
+    parts = (
+        sections.decision(readout),
+        sections.comparison(readout),
+        sections.effects(readout),
+        sections.guardrails(readout),
+        sections.failure_mode(readout),
+        sections.checks(readout),
+        sections.economics(readout),
+        sections.energy(readout),
+        sections.outlook(readout),
+        appendix(readout),
+    )
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
