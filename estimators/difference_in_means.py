@@ -29,13 +29,14 @@ def difference_in_means(control: Moments, treatment: Moments, *, alpha: float = 
         alpha: Level of the test; intervals are at ``1 - alpha``.
 
     Returns:
-        The estimate in the outcome's unit. The relative effect is ``treatment / control - 1`` with the interval of the log
-        ratio, its degrees of freedom by Satterthwaite on the log scale; where treatment's value is not positive there is no
-        logarithm and the interval is that of the ratio itself (delta method), None where that has no spread; where control's
-        value is not positive the relative effect is None.
+        The estimate in the outcome's unit. The relative effect is ``treatment / control - 1`` with the interval of
+        the log ratio, its degrees of freedom by Satterthwaite on the log scale; where treatment's value is not
+        positive there is no logarithm and the interval is that of the ratio itself (delta method), None where that
+        has no spread; where control's value is not positive the relative effect is None.
 
     Raises:
-        EstimationError: Fewer than two units in an arm, a denominator that does not sum to a positive number, or no variation.
+        EstimationError: Fewer than two units in an arm, a denominator that does not sum to a positive number, or no
+            variation.
     """
     t, c = treatment.value, control.value
     var_t, var_c = treatment.value_variance, control.value_variance

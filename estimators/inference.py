@@ -21,7 +21,7 @@ class EstimationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """A relative effect with its interval, as fractions of control's value; ``reason`` says why a part of it is None."""
+    """A relative effect with its interval, as fractions of control's value; ``reason`` says why a part is None."""
 
     value: float | None = None
     low: float | None = None

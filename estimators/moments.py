@@ -14,16 +14,16 @@ from estimators.inference import EstimationError
 class Moments:
     """One arm's first and second moments over ``n`` independent units.
 
-    The value of the arm is ``mean_num / mean_den``: a plain mean where the denominator is 1 throughout (``mean_den`` 1,
-    ``var_den`` and ``cov`` 0), a ratio of sums otherwise. A row mean with clustered rows is the ratio of the units' sums to
-    the units' row counts.
+    The value of the arm is ``mean_num / mean_den``: a plain mean where the denominator is 1 throughout (``mean_den``
+    1, ``var_den`` and ``cov`` 0), a ratio of sums otherwise. A row mean with clustered rows is the ratio of the
+    units' sums to the units' row counts.
 
     Attributes:
         n: Units.
         mean_num, mean_den: Means over units.
         var_num, var_den, cov: Variances and covariance (ddof 1), centred at the means.
-        var_residual: Variance (ddof 1) of ``num - ratio * den``; None: computed from the three above, which loses digits
-            where the numerator is almost proportional to the denominator (row means far from zero).
+        var_residual: Variance (ddof 1) of ``num - ratio * den``; None: computed from the three above, which loses
+            digits where the numerator is almost proportional to the denominator (row means far from zero).
     """
 
     n: int

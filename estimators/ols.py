@@ -1,8 +1,9 @@
 """Weighted least squares with cluster-robust covariance: CR1, CR2 and Satterthwaite degrees of freedom.
 
 Sources: Bell and McCaffrey (2002), *Bias reduction in standard errors for linear regression with multi-stage samples*;
-Pustejovsky and Tipton (2018), *Small-sample methods for cluster-robust variance estimation*, eq. 5-6 and 11. Weights are
-taken as inverse variances: the working model is the identity after rows are multiplied by the root of their weight.
+Pustejovsky and Tipton (2018), *Small-sample methods for cluster-robust variance estimation*. Weights are taken as
+inverse variances: CR2 and its degrees of freedom are those of the unweighted model after every row is multiplied by the
+root of its weight, with the identity as working covariance.
 
 With ``Q R`` the QR decomposition of the transformed design, everything that CR2 needs lives in ``p x p`` matrices:
 ``Q_g' (I - Q_g Q_g')^(-1/2) = (I - Q_g' Q_g)^(-1/2) Q_g'``, so that no ``n x n`` matrix is ever built.
@@ -46,7 +47,7 @@ class Fit:
 
     def loadings(self, c: ArrayLike) -> Vector:
         """``a = R^-T c``: the contrast in the coordinates of ``q``."""
-        return np.linalg.solve(self.r.T, np.asarray(c, dtype=np.float64))
+        return np.asarray(np.linalg.solve(self.r.T, np.asarray(c, dtype=np.float64)), dtype=np.float64)
 
     def scores(self, c: ArrayLike, kind: Literal["CR1", "CR2"] = "CR2") -> Matrix:
         """``(n_groups, m)`` contributions of the groups to ``c' coef``; products of them add up to (co)variances."""
@@ -83,7 +84,7 @@ class Fit:
     @property
     def _cr1_factor(self) -> float:
         n, p = self.q.shape
-        return self.n_groups / (self.n_groups - 1) * (n - 1) / (n - p)
+        return float(self.n_groups / (self.n_groups - 1) * (n - 1) / (n - p))
 
     @cached_property
     def _members(self) -> list[NDArray[np.intp]]:
@@ -110,14 +111,16 @@ class Fit:
     def _adjusted(self, a: Vector, power: float = -0.5) -> Vector:
         """``Q_g (I - Q_g' Q_g)^power a`` for every group, stacked in the order of the rows (``A_g Q_g a`` of CR2)."""
         if self._singletons:
-            return self.q @ a * _inverse_power(1.0 - self._leverage, power)
+            weights: Vector = (self.q @ a) * _inverse_power(1.0 - self._leverage, power)
+            return weights
         out = np.empty(len(self.groups))
         for rows, (vt, h) in zip(self._members, self._spectra, strict=True):
             out[rows] = self.q[rows] @ (vt.T @ (_inverse_power(1.0 - h, power) * (vt @ a)))
         return out
 
     def _group_sums(self, weights: Vector, outcome: int) -> Vector:
-        return np.bincount(self.groups, weights=weights * self.residuals[:, outcome], minlength=self.n_groups)
+        sums = np.bincount(self.groups, weights=weights * self.residuals[:, outcome], minlength=self.n_groups)
+        return np.asarray(sums, dtype=np.float64)
 
     def _null_loading(self, a: Vector) -> float:
         """Largest part of the contrast that only one group identifies."""
@@ -149,8 +152,8 @@ def fit(x: ArrayLike, y: ArrayLike, w: ArrayLike | None = None, groups: ArrayLik
         groups: ``(n,)`` labels of the independent groups; None: every row is one.
 
     Raises:
-        EstimationError: Values that are not finite, weights that are not positive, fewer than two groups, fewer rows than
-            columns, or a column that is a combination of those before it (its index is named).
+        EstimationError: Values that are not finite, weights that are not positive, fewer than two groups, fewer rows
+            than columns, or a column that is a combination of those before it (its index is named).
     """
     design = np.asarray(x, dtype=np.float64)
     outcomes = np.asarray(y, dtype=np.float64)

@@ -19,8 +19,8 @@ def chi_square_srm(counts: ArrayLike, shares: ArrayLike) -> tuple[float, int, fl
         shares: Configured weights by arm, non-negative; normalised to sum to 1.
 
     Returns:
-        Statistic, degrees of freedom (arms with a positive share, less one) and p-value. Assignments seen in an arm whose
-        share is zero cannot happen by chance: the statistic is then infinite and the p-value 0.
+        Statistic, degrees of freedom (arms with a positive share, less one) and p-value. Assignments seen in an arm
+        whose share is zero cannot happen by chance: the statistic is then infinite and the p-value 0.
 
     Raises:
         EstimationError: No assignments, negative counts or shares, or fewer than two arms with a positive share.

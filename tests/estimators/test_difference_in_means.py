@@ -42,7 +42,9 @@ def test_ratio_variance_matches_the_regression_with_robust_errors() -> None:
     ours = difference_in_means(Moments.from_arrays(num_c, den_c), Moments.from_arrays(num_t, den_t))
     variances = []
     for num, den in ((num_c, den_c), (num_t, den_t)):
-        variances.append(float(sm.WLS(num / den, np.ones(len(num)), weights=den).fit(cov_type="HC1").cov_params()[0, 0]))
+        variances.append(
+            float(sm.WLS(num / den, np.ones(len(num)), weights=den).fit(cov_type="HC1").cov_params()[0, 0])
+        )
     assert ours.estimate == pytest.approx(num_t.sum() / den_t.sum() - num_c.sum() / den_c.sum(), rel=1e-9)
     assert ours.std_error == pytest.approx(math.sqrt(sum(variances)), rel=1e-9)
 
@@ -131,8 +133,10 @@ def test_relative_effect_is_absent_where_control_is_not_positive() -> None:
 def test_relative_effect_without_a_logarithm_uses_the_ratio() -> None:
     control, treatment = arms(12, loc=10.0)
     e = difference_in_means(Moments.from_arrays(control), Moments.from_arrays(treatment - 20.0))
-    assert e.relative is not None and e.relative < -1.0
-    assert e.relative_ci_low is not None and e.relative_ci_high is not None
+    assert e.relative is not None
+    assert e.relative < -1.0
+    assert e.relative_ci_low is not None
+    assert e.relative_ci_high is not None
     assert e.relative_ci_low < e.relative < e.relative_ci_high
     assert e.relative - e.relative_ci_low == pytest.approx(e.relative_ci_high - e.relative, rel=1e-9)
 
@@ -170,8 +174,10 @@ def test_swapping_arms_and_changing_the_unit_do_what_they_should(a: list[float],
     e = difference_in_means(Moments.from_arrays(x), Moments.from_arrays(y))
     swapped = difference_in_means(Moments.from_arrays(y), Moments.from_arrays(x))
     scaled = difference_in_means(Moments.from_arrays(scale * x), Moments.from_arrays(scale * y))
-    assert e.ci_low < e.estimate < e.ci_high and 0.0 <= e.p_value <= 1.0
-    assert swapped.estimate == -e.estimate and swapped.std_error == pytest.approx(e.std_error, rel=1e-9)
+    assert e.ci_low < e.estimate < e.ci_high
+    assert 0.0 <= e.p_value <= 1.0
+    assert swapped.estimate == -e.estimate
+    assert swapped.std_error == pytest.approx(e.std_error, rel=1e-9)
     assert scaled.std_error == pytest.approx(scale * e.std_error, rel=1e-6)
     # The two-sided test and the interval never contradict each other.
     assert (e.p_value < 0.05) == (e.ci_low > 0.0 or e.ci_high < 0.0) or e.p_value == pytest.approx(0.05, rel=1e-6)

@@ -25,7 +25,9 @@ def test_intervals_and_p_values_match_scipy(df: float, alpha: float) -> None:
 
 
 def test_minimum_detectable_effect_of_a_known_normal_case() -> None:
-    assert minimum_detectable_effect(1.0, math.inf, 0.05) == pytest.approx(1.959963984540054 + 0.8416212335729143, rel=1e-12)
+    assert minimum_detectable_effect(1.0, math.inf, 0.05) == pytest.approx(
+        1.959963984540054 + 0.8416212335729143, rel=1e-12
+    )
 
 
 def test_minimum_detectable_effect_gives_the_power_it_promises() -> None:

@@ -20,7 +20,9 @@ def test_matches_scipy(counts: tuple[int, ...], shares: tuple[float, ...]) -> No
 
 
 def test_an_arm_without_share_takes_no_degree_of_freedom() -> None:
-    assert chi_square_srm([50, 61, 0], [1, 1, 0]) == pytest.approx((121 / 111, 1, stats.chi2.sf(121 / 111, 1)), rel=1e-9)
+    assert chi_square_srm([50, 61, 0], [1, 1, 0]) == pytest.approx(
+        (121 / 111, 1, stats.chi2.sf(121 / 111, 1)), rel=1e-9
+    )
 
 
 def test_assignments_in_an_arm_without_share_are_impossible() -> None:
