@@ -28,7 +28,8 @@ class Batches:
         batch: (rows,) Which batch: integers, floats or strings; equal means together.
         prompt_tokens, output_tokens: (rows,) Whole numbers, at least 0.
         start_step, end_step: (rows,) Decode steps in which the request is active, ``[start, end)``; both or neither.
-        measured_wh: (rows,) The batch's measured facility energy, the same on each of its rows.
+        measured_wh: (rows,) The batch's measured facility energy, the same on each of its rows. It is shared out as
+            it stands: a reading taken at the GPU or the server is to be multiplied by the site's PUE before.
 
     Raises:
         ValueError: Columns of unequal length, a column that holds no numbers, or only one of start and end.

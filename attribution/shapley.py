@@ -26,6 +26,7 @@ from attribution.stay import stay_shares
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", np.float64, np.int64)
 
+EFFICIENCY_TOLERANCE = 1e-9  # of a batch's energy: what shares may miss it by, all of it rounding
 COMPONENTS = ("decode_step", "decode_token", "prefill", "host")
 
 
@@ -83,6 +84,11 @@ class Shares:
     measured: Measured | None
     unattributed: Mapping[str, int]
     incomplete_batches: int
+
+    @property
+    def efficient(self) -> bool:
+        """Whether the shares of every batch sum to its energy; if not, they must not be used."""
+        return self.efficiency_error <= EFFICIENCY_TOLERANCE
 
 
 def attribute(batches: Batches, model: EnergyModel) -> Shares:

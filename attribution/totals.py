@@ -64,6 +64,6 @@ def by_label(shares: Shares, labels: ArrayLike) -> dict[Any, LabelTotals]:
             naive={rule: totals[i] for rule, totals in naive.items()},
             naive_per_request={rule: totals[i] / requests[i] for rule, totals in naive.items()},
         )
-        for i, name in enumerate(names)
+        for i, name in enumerate(names.tolist())
         if requests[i]
     }
