@@ -26,7 +26,7 @@ _REFUSED_BY_SYSTEM = {
 }  # fmt: skip
 
 
-class Interrupted(ReadoutError):  # noqa: N818 - as KeyboardInterrupt is named
+class Interrupted(ReadoutError):
     """Ctrl-C or a request to terminate (exit code 130)."""
 
     code = INTERRUPTED
