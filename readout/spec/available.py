@@ -1,0 +1,96 @@
+"""What a valid spec may ask for and this version does not have: an answer, never a wrong number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from readout.errors import SpecError
+from readout.spec.model import Spec
+from readout.spec.problems import Finding, KeyPath, listing, sort_problems
+
+DESIGNS = ("user_rct", "request_rct", "switchback")
+METHODS = ("difference_in_means", "block_regression")
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Something that comes later.
+
+    Attributes:
+        path: The key that asks for it; ``*`` stands for every name below.
+        asked: Whether the value there asks for it.
+        what: How the message names it; empty where the key says it.
+        hint: What there is instead.
+    """
+
+    path: str
+    asked: Callable[[Any], bool] = bool
+    what: str = ""
+    hint: str = ""
+
+
+LATER: tuple[Later, ...] = (
+    Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
+    Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
+    Later("estimator.said", lambda said: "variance" in said, "the option variance", "leave it out: errors are Welch's"),
+    Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
+    Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
+    Later(
+        "decision.looks", lambda looks: looks == "sequential", "sequential looks", "looks: fixed, one look at the end"
+    ),
+    Later("design.pre_period"),
+    Later("design.strata"),
+    Later("design.pairs"),
+    Later("design.schedule"),
+    Later("design.carryover_blocks", lambda blocks: blocks != 1, "an order other than 1"),
+    Later("design.assignment", lambda assignment: assignment == "paired", "paired assignment"),
+    Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
+    Later("metrics.*.robust"),
+    Later("segments"),
+    Later("events"),
+    Later("capacity"),
+    Later("surrogate"),
+    Later("attribution.method", lambda method: method == "sampled", "sampled attribution", "method: auto is exact"),
+    Later("attribution.cold_start"),
+    Later("attribution.carbon.column", bool, "", "carbon: {g_per_kwh: …}"),
+    Later("report.html"),
+)
+
+
+def require_available(spec: Spec) -> None:
+    """Refuse a spec that asks for what this version does not have.
+
+    Raises:
+        SpecError: Everything of that kind in the spec, each at its key: ``segments: not available yet``.
+    """
+    findings = [finding for later in LATER for finding in _asked(spec, later)]
+    if findings:
+        raise SpecError(sort_problems(spec.source, findings))
+
+
+def _asked(spec: Spec, later: Later) -> Iterable[Finding]:
+    for path, value in _values(spec, later.path.split("."), ()):
+        if later.asked(value):
+            what = later.what.format(value=value)
+            message = f"{what}: not available yet" if what else "not available yet"
+            yield Finding(_as_written(path), message, later.hint, on_key=not what)
+
+
+def _values(value: Any, parts: list[str], path: KeyPath) -> Iterable[tuple[KeyPath, Any]]:
+    """Every value at a pattern, with its path; nothing where a part of the way is not in the spec."""
+    if not parts:
+        yield path, value
+    elif isinstance(value, dict):
+        for name in value if parts[0] == "*" else [parts[0]] if parts[0] in value else []:
+            yield from _values(value[name], parts[1:], (*path, name))
+    elif hasattr(value, parts[0]):
+        yield from _values(getattr(value, parts[0]), parts[1:], (*path, parts[0]))
+
+
+def _as_written(path: KeyPath) -> KeyPath:
+    """Options stand beside the method in YAML."""
+    if path[:1] == ("estimator",) and len(path) > 1:
+        return ("estimator", "variance") if path[1] == "said" else ("estimator", path[-1])
+    return path
