@@ -24,9 +24,9 @@ def simulate(
 ) -> Path:
     """Simulate a world and write its log, its truth and a spec that is ready to run.
 
-    The same requests, with the same tokens and the same chance draws, meet policy *current* everywhere, policy *premium*
-    everywhere, and the world's experiment between them; the log is the experiment's, the truth is the difference of the
-    other two.
+    The same requests, with the same tokens and the same chance draws, meet policy *current* everywhere, policy
+    *premium* everywhere, and the world's experiment between them; the log is the experiment's, the truth is the
+    difference of the other two.
 
     Args:
         world: One of :data:`WORLD_NAMES`.
@@ -42,7 +42,8 @@ def simulate(
         The path of the spec.
 
     Raises:
-        SpecError: An unknown world, an impossible size, or a trace that cannot be replayed.
+        SpecError: An unknown world, an impossible size, a trace that cannot be replayed, or a folder that cannot be
+            written.
     """
     from readout.errors import Problem, SpecError
     from readout.simulate.study import study

@@ -1,9 +1,11 @@
 """Who asks, when, and for how much: the workload that every policy of one simulation meets.
 
-Requests come in *waves*: short pulses (a scheduled job, a class that starts, an agent that fans out) in one region. A wave is a slice
-of a base trace, real or synthetic, replayed at the trace's own speed. To hit a target number of requests the trace is thinned by whole
-slices, so that the burstiness inside a slice (what fills a queue) stays as recorded, while day, night and weekday decide how many slices
-a region replays and how dense they are. Thinning request by request over the whole span would leave a smooth trickle and no queue.
+Requests come in *waves*: short pulses (a scheduled job, a class that starts, an agent that fans out) in one region. A
+wave is a slice of a base trace, real or synthetic, replayed at the trace's own speed. To hit a target number of
+requests the trace is thinned by whole slices, so that the burstiness inside a slice (what fills a queue) stays as
+recorded, while day, night and weekday decide how many slices a region replays and how dense they are. Thinning request by request over
+the whole span would leave a smooth trickle and no queue. Slices are short against a block of hours, so queues drain
+within a minute or so and the policy of one block leaves little to the next.
 """
 
 from __future__ import annotations
@@ -25,11 +27,20 @@ _TIER_SHARE = (0.55, 0.33, 0.12)
 MODELS = ("atlas-70b", "atlas-70b-tools")
 
 CONTEXT_WINDOW = 8192  # tokens, synthetic trace
-WAVE_S = 16.0  # length of a slice, seconds
-WAVE_REQUESTS = 22.0  # mean requests of a slice at full density
+WAVE_S = 8.0  # length of a slice, seconds
+WAVE_REQUESTS = 10.0  # mean requests of a slice
+SLOT_S = 20.0  # a region replays one slice in so many seconds, or none
 _PER_WORKSPACE = 40  # mean requests of a workspace over the whole log
 _PER_SESSION = 2.5
 _ENGINE_ERROR = 0.003
+
+
+class CrowdedError(ValueError):
+    """More requests are asked for than the span holds; ``most`` says how many it does."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(f"at most {most} requests fit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,8 @@ class Workload:
         region, workspace, session, tier, model: Integer codes.
         reserved: Workspace with a reservation on the premium fleet: outside every experiment.
         prompt, output: Tokens.
-        runs_to: Fraction of the output after which the engine fails; 1 where it does not (a latent draw, alike under every policy).
+        runs_to: Fraction of the output after which the engine fails; 1 where it does not (a latent draw, alike under
+            every policy).
         backoff_s: Pause of the client before a retry (latent draw).
         n_workspaces: Number of workspaces, those without a request included.
         wave_rate: Mean arrivals per second inside a wave of mean density.
@@ -79,19 +91,19 @@ class Workload:
 
 
 def synthetic_trace(rng: np.random.Generator, hours: float = 6.0, rate: float = 5.5) -> Trace:
-    """A base trace in the likeness of a chat service: bursty arrivals, heavy-tailed tokens inside the context window.
+    """A base trace in the likeness of a chat service: uneven arrivals, heavy-tailed tokens inside the context window.
 
-    The rate wanders by the minute (gamma with shape 4); prompts mix a lognormal body with a Pareto tail of long documents; outputs are
-    lognormal. Prompt plus output never exceeds the context window.
+    The rate wanders by the minute (gamma with shape 20); prompts mix a lognormal body with a Pareto tail of long
+    documents; outputs are lognormal. Prompt plus output never exceeds the context window.
     """
     minutes = int(hours * 60)
-    per_minute = rng.poisson(60.0 * rate * rng.gamma(4.0, 0.25, minutes))
+    per_minute = rng.poisson(60.0 * rate * rng.gamma(20.0, 0.05, minutes))
     t_s = np.sort(np.repeat(np.arange(minutes) * 60.0, per_minute) + rng.uniform(0.0, 60.0, int(per_minute.sum())))
     n = t_s.size
-    prompt = rng.lognormal(6.5, 0.8, n)
-    long = rng.random(n) < 0.08
-    prompt[long] = 2000.0 * (1.0 + rng.pareto(1.6, int(long.sum())))
-    output = np.clip(rng.lognormal(5.05, 0.75, n), 4.0, 2000.0).astype(np.int64)
+    prompt = rng.lognormal(6.5, 0.7, n)
+    long = rng.random(n) < 0.05
+    prompt[long] = 1500.0 * (1.0 + rng.pareto(1.8, int(long.sum())))
+    output = np.clip(rng.lognormal(5.1, 0.6, n), 4.0, 1200.0).astype(np.int64)
     prompt_tokens = np.clip(prompt, 8.0, CONTEXT_WINDOW - output).astype(np.int64)
     return Trace(t_s, prompt_tokens, output, "synthetic")
 
@@ -108,6 +120,9 @@ def draw_workload(trace: Trace, *, requests: int, days: float, regions: int, see
     """Replay slices of ``trace`` until about ``requests`` requests stand in ``days`` days over ``regions`` regions.
 
     Every draw comes from ``seed``; the number of requests is random, with ``requests`` as its mean.
+
+    Raises:
+        CrowdedError: The busiest slots would have to hold more than one slice.
     """
     rng = np.random.default_rng([seed, 1])
     start_s, region, density = _waves(rng, trace, requests, days, regions)
@@ -140,33 +155,39 @@ def draw_workload(trace: Trace, *, requests: int, days: float, regions: int, see
 def _waves(
     rng: np.random.Generator, trace: Trace, requests: int, days: float, regions: int
 ) -> tuple[Floats, Ints, Floats]:
-    """Start (s), region and density (share of the trace's requests kept) of every wave."""
-    grid = np.arange(0.0, days * 24.0, 0.25)  # quarter hours
-    demand = np.stack([_REGION_WEIGHT[r % len(REGIONS)] * activity(grid, r) for r in range(regions)])
-    relative = 0.7 + 0.5 * np.stack([activity(grid, r) for r in range(regions)])
-    weight = demand.ravel() / demand.sum()
-    per_wave = WAVE_REQUESTS * float((weight * relative.ravel()).sum())
-    count = max(1, round(requests / per_wave))
-    slot = np.sort(rng.choice(weight.size, size=count, p=weight))
-    region, quarter = np.divmod(slot, grid.size)
-    start_s = (grid[quarter] + 0.25 * rng.random(count)) * 3600.0
-    sigma = 0.35
-    uneven = rng.lognormal(-0.5 * sigma**2, sigma, count)
-    span = float(trace.t_s[-1] - trace.t_s[0])
-    at_full = trace.t_s.size / span * WAVE_S
-    density = np.minimum(WAVE_REQUESTS / at_full * relative.ravel()[slot] * uneven, 1.0)
+    """Start (s), region and density (share of the trace's requests kept) of every wave; one a slot and region at most."""
+    slots = int(days * 86400.0 // SLOT_S)
+    hours: Floats = np.arange(slots, dtype=np.float64) * (SLOT_S / 3600.0)
+    demand = np.stack([activity(hours, r) for r in range(regions)])
+    relative = 0.8 + 0.35 * demand  # a wave by day is denser than one by night
+    weight = (demand * np.array([[_REGION_WEIGHT[r % len(REGIONS)]] for r in range(regions)])).ravel()
+    per_wave = WAVE_REQUESTS * float((weight * relative.ravel()).sum() / weight.sum())
+    keep = weight * (requests / per_wave / weight.sum())
+    if keep.max() > 1.0:
+        raise CrowdedError(int(requests / keep.max()))
+    slot = np.flatnonzero(rng.random(weight.size) < keep)
+    region, position = np.divmod(slot, slots)
+    start_s = (position + rng.random(slot.size) * (1.0 - WAVE_S / SLOT_S)) * SLOT_S
+    at_full = trace.t_s.size / float(trace.t_s[-1] - trace.t_s[0]) * WAVE_S
+    density = np.minimum(WAVE_REQUESTS / at_full * relative.ravel()[slot], 1.0)
     return start_s, region.astype(np.int64), density
 
 
 def _replay(rng: np.random.Generator, trace: Trace, start_s: Floats, density: Floats) -> tuple[Floats, Ints, Ints]:
-    """Arrival (s), index into the trace and wave of every request kept."""
+    """Arrival (s), index into the trace and wave of every request kept.
+
+    Of a slice every ``1 / density``-th request is kept from a random start: thinning by a coin for every request would
+    add a noise of its own to the number that arrives together.
+    """
     span = float(trace.t_s[-1])
     offset = rng.uniform(0.0, max(span - WAVE_S, 1e-9), start_s.size)
     first = np.searchsorted(trace.t_s, offset)
     count = np.searchsorted(trace.t_s, offset + WAVE_S) - first
     wave = np.repeat(np.arange(start_s.size), count)
-    source = np.arange(wave.size) - np.repeat(np.cumsum(count) - count, count) + first[wave]
-    keep = rng.random(wave.size) < density[wave]
+    position = np.arange(wave.size) - np.repeat(np.cumsum(count) - count, count)
+    source = position + first[wave]
+    phase = rng.random(start_s.size)[wave]
+    keep = np.floor((position + 1) * density[wave] + phase) > np.floor(position * density[wave] + phase)
     wave, source = wave[keep], source[keep]
     jitter = rng.uniform(0.0, 0.05, wave.size)
     t_s = start_s[wave] + (trace.t_s[source] - offset[wave]) + jitter

@@ -33,9 +33,9 @@ def switchback(workload: Workload, *, regions: int, days: float, block_s: float,
     """A fair, independent coin for every region and block; blocks start with the log, at 00:00 UTC."""
     blocks = int(np.ceil(days * DAY_S / block_s))
     coins = np.random.default_rng([seed, 4]).random((regions, blocks)) < 0.5
-    block = (workload.t_s // block_s).astype(np.int64)
-    half = np.full(workload.t_s.size, 0.5)
-    return Assignment(coins[workload.region, block], half, block * block_s, np.empty(0, np.int64))
+    block = np.floor_divide(workload.t_s, block_s).astype(np.int64)
+    half: Floats = np.full(workload.t_s.size, 0.5)
+    return Assignment(coins[workload.region, block], half, block.astype(np.float64) * block_s, np.empty(0, np.int64))
 
 
 def rct(workload: Workload, *, seed: int) -> Assignment:
@@ -46,7 +46,7 @@ def rct(workload: Workload, *, seed: int) -> Assignment:
 
 
 def rollout(workload: Workload, *, regions: int, days: float, seed: int) -> Assignment:
-    """Half of the regions, chosen by the seed, switch on on different days of the middle of the log; the others never do."""
+    """Half of the regions, chosen by the seed, switch on, each on its own day in mid-log; the others never do."""
     chosen = np.sort(np.random.default_rng([seed, 6]).permutation(regions)[: max(1, regions // 2)])
     first = np.full(regions, -1, dtype=np.int64)
     first[chosen] = np.unique(np.linspace(0.4 * days, 0.75 * days, chosen.size).round().astype(np.int64))[: chosen.size]

@@ -1,9 +1,10 @@
 """One fleet: replicas behind one queue that decode in a continuous batch.
 
-Time inside a fleet is counted in *decode steps*. All active requests advance one step together, so with ``n`` decoding and ``m`` still
-reading their prompt a step lasts ``base + slope n + prefill m`` seconds (processor sharing: Yu et al., Orca, OSDI 2022; chunked
-prefill: Agrawal et al., Sarathi-Serve, OSDI 2024). A request admitted at step ``v`` shows its first token after ``ceil(prompt /
-chunk)`` steps and ends ``output`` steps later, so one heap of step numbers orders all events and no request is touched in between.
+Time inside a fleet is counted in *decode steps*. All active requests advance one step together, so with ``n`` active,
+``m`` of them still reading their prompt, a step lasts ``base + slope n + prefill m`` seconds (processor sharing; Yu et
+al., Orca, OSDI 2022; chunked prefill: Agrawal et al., Sarathi-Serve, OSDI 2024). A request admitted at step ``v`` shows
+its first token after ``ceil(prompt / chunk)`` steps and ends ``output`` steps later, so one heap of step numbers orders
+all events and no request is touched in between.
 """
 
 from __future__ import annotations
@@ -80,9 +81,7 @@ class Fleet:
         """Recompute the step time and ``next_t`` after a change."""
         params = self.params
         self.step_s = (
-            params.step_base_s
-            + params.step_per_request_s * self.busy
-            + params.step_per_prefill_s * self.prefilling
+            params.step_base_s + params.step_per_request_s * self.busy + params.step_per_prefill_s * self.prefilling
         )
         next_t = self.t + max(self.heap[0][0] - self.v, 0.0) * self.step_s if self.heap else NEVER
         if self.queue and self.queue[0][2] < next_t:

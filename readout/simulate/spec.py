@@ -108,7 +108,13 @@ rollback:
   - {{expr: "fallback_reason is not null", above: 0.25, where: "kv_tokens_in_flight > {busy}"}}
 
 attribution:
-  columns: {{batch: batch_id, prompt_tokens: prompt_tokens, output_tokens: output_tokens, start: start_step, end: end_step, measured_wh: batch_wh}}
+  columns:
+    batch: batch_id
+    prompt_tokens: prompt_tokens
+    output_tokens: output_tokens
+    start: start_step
+    end: end_step
+    measured_wh: batch_wh
   energy_model: {energy_model}
   carbon: {{g_per_kwh: 380}}
 """

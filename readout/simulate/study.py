@@ -9,7 +9,7 @@ import numpy as np
 
 from readout.errors import Problem, SpecError
 from readout.simulate import ENERGY_MODEL, experiment
-from readout.simulate.arrivals import Floats, Ints, Trace, Workload, draw_workload, synthetic_trace
+from readout.simulate.arrivals import CrowdedError, Floats, Ints, Trace, Workload, draw_workload, synthetic_trace
 from readout.simulate.experiment import Assignment
 from readout.simulate.spec import spec_text
 from readout.simulate.system import Outcomes, SystemParams, run
@@ -66,7 +66,11 @@ def study(
 
     base = read_trace(trace) if trace is not None else synthetic_trace(np.random.default_rng([seed, 0]))
     model = load_model((bundled("configs") / "energy" / f"{ENERGY_MODEL}.yaml").read_text(encoding="utf-8"))
-    done = runs(world, base, days=days, requests=requests, seed=seed)
+    try:
+        done = runs(world, base, days=days, requests=requests, seed=seed)
+    except CrowdedError as error:
+        message = f"{requests:,} requests do not fit into {days:g} days: expected at most {error.most:,}"
+        raise SpecError([Problem("--requests", message, "give more --days or fewer --requests")]) from None
     logs: dict[str, dict[str, Floats]] = {
         key: columns(done.workload, done.decoded, outcome, done.params.fleets, model)
         for key, outcome in done.outcomes.items()

@@ -1,8 +1,9 @@
 """The system: in every region a standard and a premium fleet, a router, and clients that time out and try again.
 
-Regions share nothing. Policy *current* sends all eligible traffic to the standard fleet; policy *premium* sends latency-sensitive short
-requests to the premium fleet while the region's memory in flight is below a bound. Reserved workspaces are served by the premium fleet
-under both. A request reaches its fleet a moment after the decision; if the premium fleet filled up in between, it falls back.
+Regions share nothing. Policy *current* sends all eligible traffic to the standard fleet; policy *premium* sends
+latency-sensitive short requests to the premium fleet while the region's memory in flight is below a bound. Reserved
+workspaces are served by the premium fleet under both. A request reaches its fleet a moment after the decision; if the
+premium fleet filled up in between, it falls back.
 """
 
 from __future__ import annotations
@@ -109,9 +110,7 @@ def run(workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bo
 class _Region:
     """One region's event loop over plain Python lists: indexing them is several times faster than indexing arrays."""
 
-    def __init__(
-        self, workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bools, rows: Ints
-    ) -> None:
+    def __init__(self, workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bools, rows: Ints) -> None:
         n = rows.size
         self.params = params
         self.fleets = (Fleet(params.fleets[0]), Fleet(params.fleets[1]))
@@ -231,7 +230,7 @@ class _Region:
         self._admit(fleet)
 
     def _give_up(self, fleet: Fleet, t: float) -> None:
-        """The client cancels a waiting attempt and, while it has attempts left, sends the request again to the same fleet."""
+        """The client cancels a waiting attempt and, if it has one left, sends the request to the same fleet again."""
         i = fleet.queue.popleft()[0]
         self.timed_out[i] = True
         if self.retries[i] < self.params.max_retries:

@@ -32,7 +32,7 @@ def read_trace(path: Path) -> Trace:
     if not path.is_file():
         raise SpecError([Problem(where, "no such file")])
     try:
-        names = pl.read_parquet_schema(path).names()
+        names = list(pl.read_parquet_schema(path))
         for time, unit, prompt, output in _LAYOUTS:
             if {time, prompt, output} <= set(names):
                 frame = pl.read_parquet(path, columns=[time, prompt, output])

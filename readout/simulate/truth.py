@@ -1,4 +1,4 @@
-"""What is true: the outcomes of the same requests under policy *current* everywhere and under policy *premium* everywhere."""
+"""What is true: outcomes of the same requests under policy *current* everywhere and policy *premium* everywhere."""
 
 from __future__ import annotations
 

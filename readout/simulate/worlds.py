@@ -41,9 +41,10 @@ WORLDS = {
 # Decode step of a dense 70B model on four H100, as in the energy model h100_dense_70b. The prefill of a chunk is
 # 512 tokens at 0.176 J each over four GPUs that draw some 450 W in prefill: about 50 ms.
 _STEP_BASE_S, _STEP_PER_REQUEST_S, _STEP_PER_PREFILL_S, _CHUNK = 0.0165, 0.00014, 0.050, 512
-_STANDARD_SLOTS, _PREMIUM_SLOTS = 12.0, 6.0  # requests of mean size that fit into the KV memory
-_PREMIUM_SPEED = 0.9  # step time of the premium fleet against the standard one
-_LOAD = 0.68  # a wave of mean density brings the standard fleet this much of what it can serve
+_STANDARD_SLOTS, _PREMIUM_SLOTS = 8.0, 5.0  # requests of mean size that fit into the KV memory
+_STANDARD_BATCH, _PREMIUM_BATCH = 64, 6  # latency before throughput: few at once
+_PREMIUM_SPEED = 0.8  # step time of the premium fleet against the standard one
+_LOAD = 1.8  # a wave of mean density brings the standard fleet this much of what it can serve
 
 
 def system_for(trace: Trace) -> SystemParams:
@@ -54,33 +55,35 @@ def system_for(trace: Trace) -> SystemParams:
     """
     size = trace.prompt + trace.output
     mean, largest = float(size.mean()), int(size.max())
-    prefill_steps = float(np.ceil(trace.prompt / _CHUNK).mean())
-    steps = prefill_steps + float(trace.output.mean())
-    full = _STANDARD_SLOTS
-    step_s = _STEP_BASE_S + full * (_STEP_PER_REQUEST_S + _STEP_PER_PREFILL_S * prefill_steps / steps)
-    scale = _LOAD * full / (WAVE_REQUESTS / WAVE_S * steps * step_s)
+    kv = max(int(_STANDARD_SLOTS * mean), largest)
+    prefill = np.ceil(trace.prompt / _CHUNK)
+    steps = prefill + trace.output
+    reading = _STANDARD_SLOTS * float(prefill.mean() / steps.mean())  # of the requests active at once
+    step_s = _STEP_BASE_S + _STEP_PER_REQUEST_S * _STANDARD_SLOTS + _STEP_PER_PREFILL_S * reading
+    memory = float((size * steps).mean())  # token-steps that a request occupies
+    scale = _LOAD * kv / (WAVE_REQUESTS / WAVE_S * memory * step_s)
 
-    def fleet(slots: float, speed: float, gpus: int, usd: float) -> FleetParams:
+    def fleet(slots: float, speed: float, gpus: int, usd: float, max_batch: int) -> FleetParams:
         return FleetParams(
             step_base_s=_STEP_BASE_S * scale * speed,
             step_per_request_s=_STEP_PER_REQUEST_S * scale * speed,
             step_per_prefill_s=_STEP_PER_PREFILL_S * scale * speed,
             chunk=_CHUNK,
             kv_limit=max(int(slots * mean), largest),
-            max_batch=64,
+            max_batch=max_batch,
             gpus=gpus,
             usd_per_gpu_hour=usd,
         )
 
-    standard = fleet(_STANDARD_SLOTS, 1.0, 4, 3.0)
-    premium = fleet(_PREMIUM_SLOTS, _PREMIUM_SPEED, 2, 3.6)
+    standard = fleet(_STANDARD_SLOTS, 1.0, 4, 3.0, _STANDARD_BATCH)
+    premium = fleet(_PREMIUM_SLOTS, _PREMIUM_SPEED, 2, 3.6, _PREMIUM_BATCH)
     return SystemParams(
         fleets=(standard, premium),
         sensitive_tiers=(1, 2),  # pro and enterprise
         max_prompt=int(np.quantile(trace.prompt, 0.4)),
         max_region_kv=int(0.9 * (standard.kv_limit + premium.kv_limit)),
         hop_s=0.25,
-        timeout_s=30.0,
+        timeout_s=15.0,
         max_retries=1,
         warm_s=300.0,
         warm_share=0.5,

@@ -58,7 +58,7 @@ def _fleet(outcomes: Outcomes) -> Ints:
 def _energy(
     workload: Workload, decoded: Ints, outcomes: Outcomes, model: EnergyModel
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Modelled share (Wh), batch code, first decode step within the batch, batch energy (Wh); NaN or 0 where not served."""
+    """Modelled share (Wh, 0 where not served); batch code, first decode step in it, its energy (Wh): NaN there."""
     from attribution.batches import Batches
     from attribution.shapley import attribute
 
@@ -97,7 +97,6 @@ def frame(
     batch = pl.Series(numbers["batch"], nan_to_null=True).cast(pl.Int64)
     noise = np.random.default_rng([seed, 7]).lognormal(0.0, 0.015, int(batch.max() or 0) + 1)  # type: ignore[arg-type]
     measured = numbers["batch_wh"] * noise[np.nan_to_num(numbers["batch"]).astype(np.int64)]
-    served = pl.Series(outcomes.served)
     start = pl.Series(numbers["start_step"], nan_to_null=True).cast(pl.Int64)
 
     def named(codes: Ints, names: Mapping[int, str] | tuple[str | None, ...]) -> pl.Series:
