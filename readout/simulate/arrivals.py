@@ -2,8 +2,8 @@
 
 Requests come in *waves*: short pulses (a scheduled job, a class that starts, an agent that fans out) in one region. A
 wave is a slice of a base trace, real or synthetic, replayed at the trace's own speed. To hit a target number of
-requests the trace is thinned by whole slices, so that the burstiness inside a slice (what fills a queue) stays as
-recorded, while day, night and weekday decide how many slices a region replays and how dense they are. Thinning request by request over
+requests the trace is thinned by whole slices, so that the burstiness inside a slice (what fills a queue) stays, while
+day, night and weekday decide how many slices a region replays and how dense they are. Thinning request by request over
 the whole span would leave a smooth trickle and no queue. Slices are short against a block of hours, so queues drain
 within a minute or so and the policy of one block leaves little to the next.
 """
@@ -155,7 +155,7 @@ def draw_workload(trace: Trace, *, requests: int, days: float, regions: int, see
 def _waves(
     rng: np.random.Generator, trace: Trace, requests: int, days: float, regions: int
 ) -> tuple[Floats, Ints, Floats]:
-    """Start (s), region and density (share of the trace's requests kept) of every wave; one a slot and region at most."""
+    """Start (s), region and density (share of the trace's requests kept) of every wave; at most one a slot."""
     slots = int(days * 86400.0 // SLOT_S)
     hours: Floats = np.arange(slots, dtype=np.float64) * (SLOT_S / 3600.0)
     demand = np.stack([activity(hours, r) for r in range(regions)])

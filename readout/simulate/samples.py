@@ -1,0 +1,22 @@
+"""Makes the bundled sample logs: ``python -m readout.simulate.samples sample_logs``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from readout.simulate import WORLD_NAMES, simulate
+
+SEED, REQUESTS = 7, 24_000
+
+
+def write_samples(out: Path) -> None:
+    """Write log, truth and spec of every world, named after it, into a folder."""
+    for world in WORLD_NAMES:
+        simulate(world, out, seed=SEED, requests=REQUESTS, name=world)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m readout.simulate.samples FOLDER")
+    write_samples(Path(sys.argv[1]))
