@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from readout.memo.figures import blocks_metric
-from readout.memo.svg import MARKERS, MUTED, PALETTE, RULE, WIDTH, label
+from readout.memo.svg import MARKERS, MUTED, PALETTE, RULE, WIDTH, fit
 from readout.results import BlockPoint, Readout
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 _PANELS_SHOWN = 12
 _BLOCKS_SHOWN = 400  # of one cluster, the latest
-_PANEL, _GAP, _ABOVE, _BELOW = 1.05, 0.3, 0.78, 0.42  # inches
+_PANEL, _GAP, _ABOVE, _BELOW = 1.05, 0.3, 0.68, 0.42  # inches
+_ARMS_A_ROW, _LEGEND_ROW = 4, 0.2
 _CONTROL: Final = (MUTED, "o")
 
 
@@ -26,22 +28,27 @@ def blocks_figure(readout: Readout) -> Figure:
     from matplotlib.figure import Figure
 
     points = sorted((p for p in readout.blocks if math.isfinite(p.value)), key=lambda p: (p.cluster, p.start, p.arm))
-    clusters = sorted({p.cluster for p in points})
+    clusters = sorted({p.cluster for p in points}, key=_natural)
     panels = [[p for p in points if p.cluster == cluster][-_BLOCKS_SHOWN:] for cluster in clusters[:_PANELS_SHOWN]]
-    height = _ABOVE + len(panels) * (_PANEL + _GAP) + _BELOW
-    figure = Figure(figsize=(WIDTH, height))
     styles = _styles(readout, points)
-    limits = _limits([p for panel in panels for p in panel])
+    above = _ABOVE + _LEGEND_ROW * math.ceil(len(styles) / _ARMS_A_ROW)
+    height = above + len(panels) * (_PANEL + _GAP) + _BELOW
+    figure = Figure(figsize=(WIDTH, height))
     first: Axes | None = None
     for i, panel in enumerate(panels):
-        bottom = height - _ABOVE - (i + 1) * (_PANEL + _GAP) + 0.06
-        axes = figure.add_axes((0.085, bottom / height, 0.9, _PANEL / height), sharex=first, sharey=first)
+        bottom = height - above - (i + 1) * (_PANEL + _GAP) + 0.12
+        axes = figure.add_axes((0.085, bottom / height, 0.88, _PANEL / height), sharex=first)
         first = first or axes
-        axes.set_ylim(*limits)
+        axes.set_ylim(*_limits(panel))
         _panel(axes, panel, styles, last=i == len(panels) - 1)
     _heading(figure, readout, panels, clusters, height)
     _legend(figure, styles, height)
     return figure
+
+
+def _natural(text: str) -> list[str | int]:
+    """A sorting key that sets ``pool-2`` before ``pool-10``: text and numbers in turn."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d{1,15})", text))]
 
 
 def _styles(readout: Readout, points: Sequence[BlockPoint]) -> dict[str, tuple[str, str]]:
@@ -83,7 +90,9 @@ def _panel(axes: Axes, points: Sequence[BlockPoint], styles: dict[str, tuple[str
     axes.set_axisbelow(True)
     for side in ("right", "top"):
         axes.spines[side].set_visible(False)
-    axes.text(0.0, 1.04, label(points[0].cluster, 60), transform=axes.transAxes, ha="left", va="bottom", fontsize=8.5)
+    axes.text(
+        0.0, 1.04, fit(points[0].cluster, 7.0, 8.5), transform=axes.transAxes, ha="left", va="bottom", fontsize=8.5
+    )
 
 
 def _time(text: str) -> datetime:
@@ -95,8 +104,8 @@ def _time(text: str) -> datetime:
 def _heading(
     figure: Figure, readout: Readout, panels: Sequence[Sequence[BlockPoint]], clusters: Sequence[str], height: float
 ) -> None:
-    title = f"{label(blocks_metric(readout), 40)} by block"
-    note = "Cell means over time (UTC); lines are each arm's mean over the blocks shown"
+    title = f"{fit(blocks_metric(readout), 6.5, 11, 'bold')} by block"
+    note = "Cell means over time (UTC); lines: each arm's mean of these; each panel has its own scale"
     if len(clusters) > len(panels):
         note += f"; first {len(panels)} of {len(clusters)} clusters"
     if any(len(panel) == _BLOCKS_SHOWN for panel in panels):
@@ -109,10 +118,10 @@ def _legend(figure: Figure, styles: dict[str, tuple[str, str]], height: float) -
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
-        Line2D([], [], marker=marker, color=colour, linewidth=1.1, markersize=5, label=label(arm, 24))
+        Line2D([], [], marker=marker, color=colour, linewidth=1.1, markersize=5, label=fit(arm, 1.3, 8.5))
         for arm, (colour, marker) in styles.items()
     ]
     figure.legend(
-        handles=handles, loc="upper right", bbox_to_anchor=(0.995, 1 - 0.06 / height), ncols=4, frameon=False,
+        handles=handles, loc="upper left", bbox_to_anchor=(0.0, 1 - 0.5 / height), ncols=_ARMS_A_ROW, frameon=False,
         fontsize=8.5, columnspacing=1.4,
     )  # fmt: skip

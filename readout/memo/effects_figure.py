@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from readout.memo import words
 from readout.memo.figures import on_relative_axis, spec_effect
 from readout.memo.numbers import DASH, level, relative
-from readout.memo.svg import BLUE, INK, MUTED, RULE, VERMILLION, WIDTH, label
+from readout.memo.svg import BLUE, INK, MUTED, RULE, VERMILLION, WIDTH, fit
 from readout.results import MetricResult, Readout
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _ROWS_SHOWN = 24
 _ROW, _ABOVE, _BELOW = 0.46, 0.62, 0.86  # inches
 _LEFT, _RIGHT = 0.245, 0.66  # the axis, as shares of the width; names stand left of it, numbers right
+_NAME_WIDTH = _LEFT * WIDTH - 0.2  # inches
 _MINIMUM_EFFECT: Final = "#e3e3e3"
 _ACCEPTED_HARM: Final = "#f9dcc4"
 
@@ -50,9 +52,9 @@ def effects_figure(readout: Readout) -> Figure:
         _bands(axes, y, metric)
         _interval(axes, y, metric, reach)
         _texts(axes, y, metric, arms)
-    control = label(rows[0].control, 30)
-    against = f"Relative effect of {label(rows[0].arm, 30)} against {control}" if not arms else ""
-    figure.text(0.012, 1 - 0.24 / height, against or f"Relative effects against {control}", fontsize=11, weight="bold")
+    of_arm = "s" if arms else f" of {rows[0].arm}"
+    title = fit(f"Relative effect{of_arm} against {rows[0].control}", WIDTH - 0.2, 11, "bold")
+    figure.text(0.012, 1 - 0.24 / height, title, fontsize=11, weight="bold")
     _subtitle(figure, readout, left_out=len(readout.metrics) - len(rows), height=height)
     _legend(figure, rows, height)
     return figure
@@ -64,7 +66,7 @@ def _subtitle(figure: Figure, readout: Readout, left_out: int, height: float) ->
         note += f"; {left_out} more in the memo's tables"
     failed = words.undermining(readout)
     if failed:
-        names = label(", ".join(check.name for check in failed), 40)
+        names = fit(", ".join(check.name for check in failed), 2.6, 8.5)
         note += f". Failed: {names}; these may not be the treatment's effects."
     figure.text(0.012, 1 - 0.46 / height, note, fontsize=8.5, color=VERMILLION if failed else MUTED)
 
@@ -77,7 +79,7 @@ def _percent_ends(metric: MetricResult) -> tuple[float, float, float]:
 
 
 def _reach(rows: Sequence[MetricResult]) -> float:
-    """Half the axis, in percent: all of the primary intervals, and others up to four times the typical reach."""
+    """Half the axis, in percent: all of the primary intervals, and of the others what does not flatten them."""
     reaches, needed = [], 0.0
     for metric in rows:
         reach = max(abs(end) for end in _percent_ends(metric))
@@ -86,7 +88,7 @@ def _reach(rows: Sequence[MetricResult]) -> float:
         reaches.append(with_limits)
         if metric.role == "primary":
             needed = max(needed, with_limits)
-    return 1.08 * max(needed, min(max(reaches), 4 * statistics.median(reaches))) or 1.0
+    return 1.08 * min(max(reaches), max(3 * needed, 4 * statistics.median(reaches))) or 1.0
 
 
 def _dress(axes: Axes, rows: Sequence[MetricResult]) -> None:
@@ -133,14 +135,11 @@ def _texts(axes: Axes, y: int, metric: MetricResult, arms: bool) -> None:
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "clip_on": False}
     primary = metric.role == "primary"
     first = metric.arm if arms else metric.role.replace("_", " ")
-    axes.text(
-        -0.03, y - 0.05, label(metric.metric, 23 if primary else 26), ha="right", va="bottom",
-        weight="bold" if primary else "normal", **beside,
-    )  # fmt: skip
-    axes.text(
-        -0.03, y + 0.05, f"{label(first, 17)}, {metric.better} is better", ha="right", va="top", fontsize=7.5,
-        color=MUTED, **beside,
-    )  # fmt: skip
+    weight = "bold" if primary else "normal"
+    title = fit(metric.metric, _NAME_WIDTH, weight=weight)
+    axes.text(-0.03, y - 0.05, title, ha="right", va="bottom", weight=weight, **beside)
+    under = f"{fit(first, _NAME_WIDTH - 0.85, 7.5)}, {metric.better} is better"
+    axes.text(-0.03, y + 0.05, under, ha="right", va="top", fontsize=7.5, color=MUTED, **beside)
     shown = relative(metric.relative, metric.relative_ci_low, metric.relative_ci_high)
     reading = words.verdict(metric) if metric.verdict else "verdict withheld"
     if metric.guardrail is not None:
@@ -168,6 +167,6 @@ def _legend(figure: Figure, rows: Sequence[MetricResult], height: float) -> None
     if any(metric.margin for metric in rows):
         handles.append(Patch(facecolor=_ACCEPTED_HARM, edgecolor=VERMILLION, label="accepted harm, up to margin"))
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.005, 0.06 / height), ncols=3, frameon=False, fontsize=8,
-        labelcolor=MUTED, handlelength=1.8, columnspacing=1.6,
+        handles=handles, loc="lower left", bbox_to_anchor=(0.005, 0.04 / height), ncols=math.ceil(len(handles) / 2),
+        frameon=False, fontsize=8, labelcolor=MUTED, handlelength=1.8, columnspacing=1.6,
     )  # fmt: skip

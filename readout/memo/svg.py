@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH: Final = 8.0  # inches; 768 CSS pixels
+_LONGEST = 120  # characters of a text in a figure
 INK: Final = "#222222"
 MUTED: Final = "#5f5f5f"
 RULE: Final = "#bdbdbd"
@@ -63,6 +64,16 @@ def _described(svg: str, title: str, description: str) -> str:
     return svg[:start] + opening + texts + svg[end:]
 
 
-def label(text: str, limit: int) -> str:
-    """Text for a figure: every character visible, at most ``limit`` of them."""
-    return shorten(visible(text), limit)
+def fit(text: str, inches: float, size: float = 9.0, weight: str = "normal") -> str:
+    """Text for a figure: every character visible, shortened until it is at most ``inches`` wide."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    properties = FontProperties(size=size, weight=weight)
+    shown = visible(text)
+    for limit in range(min(len(shown), _LONGEST), 1, -1):
+        candidate = shorten(shown, limit)
+        width, _, _ = text_to_path.get_text_width_height_descent(candidate, properties, ismath=False)
+        if width <= 72 * inches:
+            return candidate
+    return shown[:1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -11,6 +14,7 @@ import pytest
 from readout.memo.figures import BLOCKS, EFFECTS, alt_text, draw, spec_effect
 from readout.results import BlockPoint, Readout
 
+ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -90,6 +94,25 @@ def test_many_clusters_are_cut_and_the_figure_says_so(switchback: Readout) -> No
     points = tuple(BlockPoint("2026-10-05T00:00:00Z", f"c{i:02d}", "premium", float(i)) for i in range(20))
     texts = _texts(draw(replace(switchback, blocks=points))[BLOCKS])
     assert any("first 12 of 20 clusters" in text for text in texts)
+
+
+def test_a_name_too_wide_for_its_place_is_shortened(switchback: Readout) -> None:
+    metrics = (replace(switchback.metrics[2], metric="W" * 60), replace(switchback.metrics[1], metric="i" * 30))
+    texts = _texts(draw(replace(switchback, metrics=metrics))[EFFECTS])
+    assert any(text.startswith("WWW") and text.endswith("…") and len(text) < 20 for text in texts)
+    assert "i" * 30 in texts
+
+
+def test_clusters_are_in_the_order_people_count(switchback: Readout) -> None:
+    points = tuple(BlockPoint("2026-10-05", f"pool-{i}", "premium", 1.0) for i in (10, 9, 2))
+    texts = _texts(draw(replace(switchback, blocks=points))[BLOCKS])
+    assert [text for text in texts if text.startswith("pool-")] == ["pool-2", "pool-9", "pool-10"]
+
+
+def test_a_memo_without_figures_loads_no_matplotlib() -> None:
+    modules = "markdown, document, github, terminal, write, figures"
+    code = f"import sys; from readout.memo import {modules}; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 def test_effects_of_the_spec_become_fractions_of_control() -> None:
