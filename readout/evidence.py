@@ -25,7 +25,7 @@ ROWS = "rows"
 def rows_table(sums: Mapping[str, pl.Expr] | None = None) -> Table:
     """Counts over all rows by arm and by the reason they were dropped; any part of readout may add sums to it."""
     keys = {"drop": pl.col("@drop"), "arm": pl.col("@arm_code")}
-    return Table(ROWS, keys, sums={"n": pl.lit(1, dtype=pl.Int64), **(sums or {})})
+    return Table(ROWS, keys, sums=sums or {})
 
 
 def count(test: pl.Expr) -> pl.Expr:

@@ -22,6 +22,7 @@ from readout.text import visible
 # The pilot's largest magnitude times this is the bound that the grids are made for.
 HEADROOM = 2.0**12
 PILOT_ROWS = 20_000
+ROWS = "n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Table:
         name: What asks for it; tables of one name must have the same keys and filter.
         keys: Key name to row expression (empty: one row for the whole log).
         where: Rows that count (None: all).
-        sums: Name to numeric row expression; nulls are left out.
+        sums: Name to numeric row expression; nulls are left out. Rows are always counted, as ``n``.
         minima, maxima: Name to row expression.
     """
 
@@ -42,6 +43,11 @@ class Table:
     sums: Mapping[str, pl.Expr] = field(default_factory=dict)
     minima: Mapping[str, pl.Expr] = field(default_factory=dict)
     maxima: Mapping[str, pl.Expr] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        constant = [name for name, expr in self.sums.items() if not expr.meta.root_names()]
+        if constant or ROWS in self.sums:
+            raise ValueError(f"table {self.name!r}: {constant or ROWS!r} is no sum over a row's values")
 
     def __or__(self, other: Table) -> Table:
         """The union of two declarations of one table."""
@@ -90,7 +96,7 @@ def partial(frame: pl.LazyFrame, table: Table, grids: Mapping[str, Grid]) -> pl.
     """
     if table.where is not None:
         frame = frame.filter(table.where)
-    aggregates = []
+    aggregates = [pl.len().cast(pl.Int64).alias(ROWS)]
     for name, expr in table.sums.items():
         if name in grids:
             high, low = grids[name].high, grids[name].low
@@ -110,7 +116,7 @@ def merge(parts: Sequence[pl.DataFrame], table: Table, grids: Mapping[str, Grid]
     """Groups to groups: partial results of any split of the rows, in any order, to one table sorted by its keys."""
     together = pl.concat(parts)
     if len(parts) > 1:
-        sums = [pl.col(c).sum() for n in table.sums for c in _columns(n, grids)]
+        sums = [pl.col(c).sum() for c in (ROWS, *(c for n in table.sums for c in _columns(n, grids)))]
         ends = [pl.col(n).min() for n in table.minima] + [pl.col(n).max() for n in table.maxima]
         aggregates = [*sums, *ends]
         together = together.group_by(*table.keys).agg(aggregates) if table.keys else together.select(aggregates)
@@ -119,7 +125,7 @@ def merge(parts: Sequence[pl.DataFrame], table: Table, grids: Mapping[str, Grid]
 
 def finish(merged: pl.DataFrame, table: Table, grids: Mapping[str, Grid]) -> pl.DataFrame:
     """The two halves of every float sum added, once; columns are the keys, sums, minima and maxima of the table."""
-    columns = [pl.col(k) for k in table.keys]
+    columns = [*(pl.col(k) for k in table.keys), pl.col(ROWS)]
     for name in table.sums:
         if name in grids:
             columns.append((pl.col(f"{name}\0high") + pl.col(f"{name}\0low")).alias(name))
@@ -179,11 +185,12 @@ def pilot_means(frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rows: int) -
     if not values:
         return {}
     means = [expr.cast(pl.Float64).fill_nan(None).mean().alias(name) for name, expr in values.items()]
-    seen = _slices(frame, means, rows).mean().row(0, named=True)
+    seen = pilot(frame, means, rows).mean().row(0, named=True)
     return {name: mean if mean is not None and math.isfinite(mean) else 0.0 for name, mean in seen.items()}
 
 
-def _slices(frame: pl.LazyFrame, aggregates: Sequence[pl.Expr], rows: int) -> pl.DataFrame:
+def pilot(frame: pl.LazyFrame, aggregates: Sequence[pl.Expr], rows: int) -> pl.DataFrame:
+    """Aggregates of three slices of the log (start, middle, end), a row each: to choose constants, never results."""
     starts = sorted({0, max(rows // 2 - PILOT_ROWS // 2, 0), max(rows - PILOT_ROWS, 0)})
     return pl.concat(pl.collect_all([frame.slice(s, PILOT_ROWS).select(aggregates) for s in starts], engine="streaming"))
 
@@ -197,7 +204,7 @@ def _pilot(frame: pl.LazyFrame, tables: Sequence[Table], rows: int) -> dict[str,
     wanted = [
         t.sums[n].abs().fill_nan(None).max().cast(pl.Float64).alias(f"{t.name}\0{n}") for t in tables for n in floats[t.name]
     ]
-    seen = _slices(frame, wanted, rows).max().row(0, named=True)
+    seen = pilot(frame, wanted, rows).max().row(0, named=True)
     return {t.name: {n: _room(seen[f"{t.name}\0{n}"]) for n in floats[t.name]} for t in tables}
 
 

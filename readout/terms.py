@@ -10,7 +10,8 @@ import polars as pl
 from readout.errors import LogError, Problem, SpecError
 from readout.logs import Logs
 from readout.logs.frame import condition, missing_column, sql
-from readout.spec.model import Metric, Spec
+from readout.spec.metrics import Metric
+from readout.spec.model import Spec
 from readout.text import visible
 
 UNIT_LEVEL = ("user_rct", "request_rct")
@@ -81,6 +82,13 @@ def sql_column(name: str, where: str, logs: Logs) -> pl.Expr:
     if name not in logs.source.schema:
         raise LogError([missing_column(f"{where} names the column", name, logs.source.schema)])
     return pl.col(name)
+
+
+def row_number(text: str, where: str, logs: Logs) -> pl.Expr:
+    """A spec's SQL as numbers; a condition counts as 1 where it is true, and a null condition as false."""
+    expr, dtype = sql(text, where, logs.source.schema), _dtype(text, logs.source.schema)
+    number = _numeric(expr, dtype, where)
+    return number.fill_null(0) if dtype == pl.Boolean else number
 
 
 def eligible_only(spec: Spec, logs: Logs) -> Callable[[pl.Expr], pl.Expr]:

@@ -21,10 +21,14 @@ class Sample(Protocol):
     Attributes:
         unit: What one observation is, in words for the memo.
         method: The estimator that fits it.
+        rows: The rows that belong to it.
     """
 
-    unit: str
     method: str
+    rows: pl.Expr
+
+    @property
+    def unit(self) -> str: ...
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         """The tables that these terms need."""

@@ -18,7 +18,8 @@ from readout.reduce import Table
 from readout.results import BlockPoint
 from readout.samples import histograms
 from readout.samples.base import KEPT, den_sum, num_sum
-from readout.spec.model import Spec, Switchback
+from readout.spec.designs import Switchback
+from readout.spec.model import Spec
 from readout.terms import Term
 
 WASHED = "washout at the start of a block"
@@ -52,7 +53,7 @@ class Blocks:
             assert block.column is not None
             self._block = pl.col(block.column).cast(pl.String)
             self.washed = pl.lit(False)
-        self._where = KEPT & ~self.washed
+        self.rows = KEPT & ~self.washed
         self._has_washout = bool(washout)
 
     @property
@@ -61,28 +62,31 @@ class Blocks:
         return "block" if self.together else "cluster-block"
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
-        sums: dict[str, pl.Expr] = {"rows": pl.lit(1, dtype=pl.Int64)}
+        sums: dict[str, pl.Expr] = {}
         tables = []
         for term in terms:
             if term.quantile is not None:
-                tables.append(histograms.table(term, self._keys(), self._where))
+                tables.append(histograms.table(term, self._keys(), self.rows))
                 continue
             sums[num_sum(term)] = term.num
             sums[den_sum(term)] = term.weight
             if term.per_unit:
                 keys = {**self._keys(), "unit": pl.col("@unit").hash(0)}
-                where = self._where & term.num.is_not_null() & pl.col("@unit").is_not_null()
-                tables.append(Table(OWN_UNIT.format(term.name), keys, where, sums={"n": pl.lit(1, dtype=pl.Int64)}))
+                where = self.rows & term.num.is_not_null() & pl.col("@unit").is_not_null()
+                tables.append(Table(OWN_UNIT.format(term.name), keys, where))
         first = {"start": pl.col("@time").dt.epoch("us")}
-        cells = Table("cells", self._keys(), self._where, sums=sums, minima=first)
-        washed = Table("washout", {}, KEPT & self.washed, sums={"n": pl.lit(1, dtype=pl.Int64)})
+        cells = Table("cells", self._keys(), self.rows, sums=sums, minima=first)
+        washed = Table("washout", {}, KEPT & self.washed)
         return [cells, *([washed] if self._has_washout else []), *tables]
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables
         frame = tables["cells"]
         cell = frame.group_by("cluster", "block").agg(
-            pl.col("arm").sort_by("rows", descending=True).first(), pl.col("rows").max().alias("most"), pl.col("rows").sum().alias("all"), pl.len().alias("n_arms"),
+            pl.col("arm").sort_by("n", descending=True).first(),
+            pl.col("n").max().alias("most"),
+            pl.col("n").sum().alias("all"),
+            pl.len().alias("n_arms"),
         )
         self._mixed = int((cell["n_arms"] > 1).sum())
         self.off_block_rows = int((cell["all"] - cell["most"]).sum())
@@ -180,7 +184,9 @@ class Blocks:
             raise EstimationError("no block has a value of it")
         frame = self._frame.filter(pl.Series(keep))
         starts = [s for s, k in zip(self._starts, keep, strict=True) if k]
-        cluster, block = (frame[name].rank("dense").cast(pl.Int64).to_numpy() - 1 for name in ("cluster", "block"))
+        cluster = frame["cluster"].rank("dense").cast(pl.Int64).to_numpy() - 1
+        order = pl.DataFrame({"start": starts, "block": frame["block"]}).select(pl.struct("start", "block").rank("dense"))
+        block = order.to_series().cast(pl.Int64).to_numpy() - 1
         return Cells(
             num=num[keep],
             den=den[keep],

@@ -17,7 +17,8 @@ from estimators.quantiles import Histogram
 from readout.reduce import Table
 from readout.terms import Term
 
-WIDTH = math.log(1.01)
+FACTOR = 1.01
+WIDTH = math.log(FACTOR)
 # Values nearer to zero than this share the bucket of zero.
 SMALLEST = 1e-12
 
@@ -37,7 +38,6 @@ def table(term: Term, keys: Mapping[str, pl.Expr], where: pl.Expr) -> Table:
         f"histogram {term.source}",
         {**keys, "bucket": bucket(term.num)},
         where=where & term.num.is_not_null(),
-        sums={"n": pl.lit(1, dtype=pl.Int64)},
         minima={"lower": value},
         maxima={"upper": value},
     )

@@ -29,12 +29,13 @@ class RowArms:
         self.unit = "request" if spec.design.kind == "request_rct" else "row"
         self._arms = 1 + len(spec.design.treatment)
         self._logs = logs
+        self.rows = KEPT
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         plain = [t for t in terms if t.quantile is None]
         wanted = {num_sum(t): t.num for t in plain} | {den_sum(t): t.den for t in plain if t.den is not None}
         self._shift = pilot_means(self._logs.frame, wanted, self._logs.source.rows)
-        sums: dict[str, pl.Expr] = {"rows": pl.lit(1, dtype=pl.Int64)}
+        sums: dict[str, pl.Expr] = {}
         maxima: dict[str, pl.Expr] = {}
         for term in plain:
             x = term.num.cast(pl.Float64) - self._shift[num_sum(term)]
@@ -53,7 +54,7 @@ class RowArms:
         return {}
 
     def counts(self) -> list[int]:
-        return [int(self._by_arm[a]["rows"]) if a in self._by_arm else 0 for a in range(self._arms)]
+        return [int(self._by_arm[a]["n"]) if a in self._by_arm else 0 for a in range(self._arms)]
 
     def mixed(self) -> tuple[int, int]:
         return 0, sum(self.counts())

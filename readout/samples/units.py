@@ -34,18 +34,19 @@ class Units:
     def __init__(self, spec: Spec, logs: Logs) -> None:
         self._arms = 1 + len(spec.design.treatment)
         self._key = pl.col("@unit").hash(0)
+        self.rows = KEPT
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
-        sums: dict[str, pl.Expr] = {"rows": pl.lit(1, dtype=pl.Int64)}
+        sums: dict[str, pl.Expr] = {}
         tables = []
         for term in terms:
             if term.quantile is not None:
-                tables.append(histograms.table(term, self.level_keys(), self._where()))
+                tables.append(histograms.table(term, self.level_keys(), KEPT))
             else:
                 sums[num_sum(term)] = term.num
                 sums[den_sum(term)] = term.weight
         keys = {"unit": self._key, "arm": pl.col("@arm_code")}
-        return [Table("units", keys, where=self._where(), sums=sums), *tables]
+        return [Table("units", keys, where=KEPT, sums=sums), *tables]
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         frame = tables["units"]
@@ -59,7 +60,7 @@ class Units:
         self._tables = tables
         self._frame = frame.filter(pl.Series(~twice)) if twice.any() else frame
         self._arm = self._frame["arm"].to_numpy()
-        left = int(frame["rows"].to_numpy()[twice].sum())
+        left = int(frame["n"].to_numpy()[twice].sum())
         return {IN_TWO_ARMS: left} if left else {}
 
     def counts(self) -> list[int]:
@@ -104,9 +105,6 @@ class Units:
         np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["group"].to_numpy()), rows["n"].to_numpy())
         total = counts.sum(axis=0)
         return counts[:, total > 0], total[total > 0]
-
-    def _where(self) -> pl.Expr:
-        return KEPT & pl.col("@unit").is_not_null()
 
     def _arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
         mine = self._arm == arm

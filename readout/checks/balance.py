@@ -1,0 +1,132 @@
+"""Are the arms alike in what was known before the decision?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+
+from estimators import difference_in_means
+from estimators.inference import EstimationError
+from estimators.moments import Moments
+from readout.checks.base import threshold
+from readout.evidence import Evidence
+from readout.logs import Logs
+from readout.logs.frame import label
+from readout.reduce import Table, pilot
+from readout.results import Check
+from readout.samples import Sample
+from readout.spec.model import Spec
+from readout.terms import Term, eligible_only
+
+FEATURE = "@feature "
+LEVELS = "levels "
+# A feature with more values than this is an identifier, not a group; its balance is not tested.
+MOST_LEVELS = 50
+
+
+def terms(spec: Spec, logs: Logs) -> list[Term]:
+    """Numeric and boolean features as outcomes."""
+    mask = eligible_only(spec, logs)
+    found = []
+    for name in logs.columns.get("features", ()):
+        dtype = logs.dtype(name)
+        if dtype.is_numeric() or dtype == pl.Boolean:
+            number = pl.col(name).cast(pl.Float64 if dtype.is_float() or dtype.is_decimal() else pl.Int64)
+            found.append(Term(FEATURE + name, mask(number)))
+    return found
+
+
+def label_tables(spec: Spec, logs: Logs, sample: Sample) -> list[Table]:
+    """Counts of each label of the other features by independent group."""
+    mask = eligible_only(spec, logs)
+    names = [n for n in logs.columns.get("features", ()) if logs.dtype(n) in (pl.String, pl.Categorical, pl.Enum)]
+    if not names:
+        return []
+    seen = pilot(logs.frame, [pl.col(n).n_unique().alias(n) for n in names], logs.source.rows).max().row(0, named=True)
+    return [
+        Table(
+            LEVELS + name,
+            {**sample.level_keys(), "level": label(pl.col(name), logs.dtype(name)).fill_null("(null)")},
+            where=sample.rows & mask(pl.lit(True)).fill_null(False),
+        )
+        for name in names
+        if seen[name] <= MOST_LEVELS
+    ]
+
+
+def covariate_balance(evidence: Evidence) -> Check:
+    """Features by arm, at the unit of randomization; p-values are adjusted for the number of features (Bonferroni)."""
+    limit = threshold(evidence.spec, "covariate_balance", 0.001)
+    features = evidence.logs.columns.get("features", ())
+    if not features:
+        return Check("covariate_balance", "balance", "skip", "no pre-decision features are declared (logs.columns.features)")
+    tested = []
+    for arm in evidence.treatments:
+        for name in features:
+            if (found := _difference(evidence, name, arm)) is not None:
+                tested.append({"covariate": name, "arm": evidence.arms[arm], "before": found[0], "after": None, "p_value": found[1]})
+    if not tested:
+        return Check("covariate_balance", "balance", "skip", "no declared feature could be compared (all null, or too many levels)")
+    worst = min(tested, key=lambda row: row["p_value"])
+    p = min(1.0, len(tested) * worst["p_value"])
+    details = {"balance": tested}
+    largest = max(tested, key=lambda row: abs(row["before"] or 0.0))
+    message = f"{len(tested)} comparisons; largest standardized difference {abs(largest['before']):.3f} ({largest['covariate']})"
+    found_value = abs(largest["before"])
+    if p < limit:
+        message = f"{worst['covariate']} differs between the arms beyond chance (p = {p:.2g} after {len(tested)} comparisons)"
+        return Check("covariate_balance", "balance", "fail", message, None, p, found_value, limit, "pause", details)
+    if p < 0.05:
+        message = f"{worst['covariate']} differs between the arms (p = {p:.2g} after {len(tested)} comparisons)"
+        return Check("covariate_balance", "balance", "warn", message, None, p, found_value, limit, None, details)
+    return Check("covariate_balance", "balance", "pass", message, None, p, found_value, limit, None, details)
+
+
+def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] | None:
+    """Standardized difference and p-value of one feature."""
+    if FEATURE + name in evidence.terms:
+        effect = evidence.effect(FEATURE + name, arm)
+        if effect is None:
+            return None
+        return effect.statistic * math.sqrt(1 / effect.n_control + 1 / effect.n_treatment), effect.p_value
+    if LEVELS + name not in evidence.tables:
+        return None
+    frame = evidence.tables[LEVELS + name]
+    control, control_total = evidence.sample.level_shares(frame, 0)
+    treated, treated_total = evidence.sample.level_shares(frame, arm)
+    if len(control) < 2 or not control_total.sum() or not treated_total.sum():
+        return (0.0, 1.0) if len(control) else None
+    if control.shape[1] == 1 and treated.shape[1] == 1:
+        return _chi_square(control[:, 0], treated[:, 0])
+    return _by_level(control, control_total, treated, treated_total)
+
+
+def _chi_square(control: np.ndarray, treated: np.ndarray) -> tuple[float, float]:
+    """Pearson's test of levels against arms where rows are independent; the difference is Cramér's V."""
+    from scipy.special import chdtrc
+
+    table = np.vstack([control, treated])
+    table = table[:, table.sum(axis=0) > 0]
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    statistic = float(((table - expected) ** 2 / expected).sum())
+    return math.sqrt(statistic / table.sum()), float(chdtrc(table.shape[1] - 1, statistic))
+
+
+def _by_level(
+    control: np.ndarray, control_total: np.ndarray, treated: np.ndarray, treated_total: np.ndarray
+) -> tuple[float, float] | None:
+    """The level whose share differs most, Bonferroni over levels; shares vary by independent group."""
+    best: tuple[float, float] | None = None
+    for mine, theirs in zip(control, treated, strict=True):
+        try:
+            effect = difference_in_means(Moments.from_arrays(mine, control_total), Moments.from_arrays(theirs, treated_total))
+        except EstimationError:
+            continue
+        pooled = (mine.sum() + theirs.sum()) / (control_total.sum() + treated_total.sum())
+        size = effect.estimate / math.sqrt(pooled * (1 - pooled)) if 0 < pooled < 1 else 0.0
+        p = min(1.0, effect.p_value * len(control))
+        if best is None or p < best[1]:
+            best = (size, p)
+    return best

@@ -1,0 +1,120 @@
+"""Did what ran match what was decided?"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from readout.checks.base import percent, share, threshold
+from readout.evidence import Evidence, count, rows_table
+from readout.logs import Logs
+from readout.reduce import Table
+from readout.results import Check, Status
+from readout.spec.model import Spec
+from readout.terms import Term, eligible_only
+
+FALLBACK, TIMEOUT, RETRIES = "@fallback", "@timeout", "@retries"
+WARN_DIVERGENCE = 0.05
+FAIL_DIVERGENCE = 0.20
+# A difference between arms is worth a warning from one point on.
+ONE_POINT = 0.01
+
+
+def tables(spec: Spec, logs: Logs) -> list[Table]:
+    """Rows executed otherwise than intended; workflows by the arms they met."""
+    found = []
+    if logs.has("intended") and logs.has("executed"):
+        differ = pl.col("@intended") != pl.col("@executed")
+        found.append(rows_table({"both actions": count(differ.is_not_null()), "diverged": count(differ)}))
+    if _mixes_workflows(spec, logs):
+        where = pl.col("@drop").is_null() & pl.col("@workflow").is_not_null()
+        arm = pl.col("@arm_code")
+        keys = {"workflow": pl.col("@workflow").hash(0)}
+        found.append(Table("workflows", keys, where, minima={"least": arm}, maxima={"most": arm}))
+    return found
+
+
+def terms(spec: Spec, logs: Logs) -> list[Term]:
+    """Fallbacks, timeouts and retries as outcomes."""
+    mask = eligible_only(spec, logs)
+    found = []
+    if logs.has("fallback"):
+        found.append(Term(FALLBACK, mask(count(pl.col("@fallback")))))
+    if logs.has("timeout"):
+        found.append(Term(TIMEOUT, mask(pl.col("@timeout").cast(pl.Int64))))
+    if logs.has("retries"):
+        found.append(Term(RETRIES, mask((pl.col("@retries") > 0).cast(pl.Int64))))
+    return found
+
+
+def execution_divergence(evidence: Evidence) -> Check:
+    """Share of treated rows whose executed action differs from the intended one."""
+    if "diverged" not in evidence.tables["rows"].columns:
+        return Check("execution_divergence", "execution", "skip", "needs the roles 'intended' and 'executed'")
+    known = sum(evidence.total("both actions", arm) for arm in evidence.treatments)
+    diverged = sum(evidence.total("diverged", arm) for arm in evidence.treatments)
+    if known == 0:
+        return Check("execution_divergence", "execution", "skip", "no treated row has both actions")
+    value = share(diverged, known)
+    limit = threshold(evidence.spec, "execution_divergence", FAIL_DIVERGENCE)
+    message = f"{diverged:,} of {known:,} treated rows were executed otherwise than intended ({percent(value)})"
+    if value > limit:
+        message += "; the effects are of the intention to treat"
+        return Check("execution_divergence", "execution", "fail", message, value=value, threshold=limit, action="ramp")
+    status: Status = "warn" if value > min(WARN_DIVERGENCE, limit) else "pass"
+    return Check("execution_divergence", "execution", status, message, value=value, threshold=limit)
+
+
+def fallback(evidence: Evidence) -> Check:
+    """Fallbacks by arm."""
+    return _difference(evidence, "fallback", {"fallbacks": FALLBACK})
+
+
+def timeouts_and_retries(evidence: Evidence) -> Check:
+    """Timeouts and retried requests by arm."""
+    return _difference(evidence, "timeouts_and_retries", {"timeouts": TIMEOUT, "retried requests": RETRIES})
+
+
+def mixed_experience(evidence: Evidence) -> Check:
+    """Workflows that met both arms, where users can see the difference."""
+    if not evidence.spec.design.user_visible:
+        return Check("mixed_experience", "execution", "skip", "the change is not said to be visible to users (design.user_visible)")
+    if "workflows" not in evidence.tables:
+        return Check("mixed_experience", "execution", "skip", "needs the role 'workflow'; a unit keeps one arm elsewhere")
+    frame = evidence.tables["workflows"]
+    mixed = int((frame["least"] != frame["most"]).sum())
+    value = share(mixed, len(frame))
+    limit = threshold(evidence.spec, "mixed_experience", 0.05)
+    message = f"{mixed:,} of {len(frame):,} workflows met both arms ({percent(value)})"
+    return Check("mixed_experience", "execution", "warn" if value > limit else "pass", message, value=value, threshold=limit)
+
+
+def _mixes_workflows(spec: Spec, logs: Logs) -> bool:
+    return bool(spec.design.user_visible) and logs.has("workflow") and spec.design.kind in ("request_rct", "switchback")
+
+
+def _difference(evidence: Evidence, name: str, wanted: dict[str, str]) -> Check:
+    """Warns where an arm's share differs from control's significantly and by a point or more."""
+    limit = threshold(evidence.spec, name, ONE_POINT)
+    present = {word: term for word, term in wanted.items() if term in evidence.terms}
+    if not present:
+        return Check(name, "execution", "skip", "no such column is mapped")
+    said, worst, status = [], None, "pass"
+    for word, term in present.items():
+        for arm in evidence.treatments:
+            effect = evidence.effect(term, arm)
+            if effect is None:
+                said.append(f"{word}: {evidence.why_not(term, arm)}")
+                continue
+            said.append(
+                f"{word}: {percent(effect.treatment_value)} under {evidence.arms[arm]}, {percent(effect.control_value)} under control"
+            )
+            if worst is None or abs(effect.estimate) > abs(worst.estimate):
+                worst = effect
+            if effect.p_value < evidence.spec.decision.alpha and abs(effect.estimate) >= limit:
+                status = "warn"
+    if worst is None:
+        return Check(name, "execution", "skip", "; ".join(said))
+    message = "; ".join(said)
+    if status == "warn":
+        return Check(name, "execution", "warn", message, worst.statistic, worst.p_value, abs(worst.estimate), limit)
+    return Check(name, "execution", "pass", message, worst.statistic, worst.p_value, abs(worst.estimate), limit)

@@ -1,0 +1,139 @@
+"""Does the log hold what the decision needs, and nothing that hides the failures?"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from readout.checks.base import listing, percent, share
+from readout.evidence import Evidence, count, rows_table
+from readout.logs import Logs
+from readout.reduce import Table
+from readout.results import Check
+from readout.spec.model import Spec
+
+# Kinds of live state that a policy on shared capacity acts on, and how their columns tend to be named.
+STATE_KINDS = {
+    "queue": ("queue", "backlog", "waiting", "pending"),
+    "cache": ("cache", "warm", "prefix"),
+    "memory or load": ("kv", "memory", "mem_", "in_flight", "inflight", "concurren", "load", "util", "active", "batch"),
+}
+NEEDED_ON_SHARED = ("intended", "executed", "state")
+# Enough rows that no failure among them is news.
+ENOUGH_ROWS = 1000
+
+
+def tables(spec: Spec, logs: Logs) -> list[Table]:
+    """Values present by role, and failures before and after the filters."""
+    present = {f"has {role}": count(pl.col(f"@{role}").is_not_null()) for role in ("intended", "executed") if logs.has(role)}
+    for name in logs.columns.get("state", ()):
+        present[f"has state {name}"] = count(pl.col(name).is_not_null())
+    sums = {**present, **_failed(logs)}
+    if logs.has("intended") and logs.has("executed"):
+        moved = pl.col("@intended") != pl.col("@executed")
+        sums["unexplained"] = count(moved & ~pl.col("@fallback")) if logs.has("fallback") else count(moved)
+    return [rows_table(sums)]
+
+
+def required_fields(evidence: Evidence) -> Check:
+    """Intended and executed action and the state before the decision, where the policy acts on shared state."""
+    spec, logs = evidence.spec, evidence.logs
+    kept = evidence.total("n")
+    absent = [role for role in NEEDED_ON_SHARED if not _has_values(evidence, role)]
+    unlogged = [name for name in spec.design.policy_inputs if name not in logs.source.schema]
+    warnings = []
+    if not any(m.role == "guardrail" for m in spec.metrics.values()):
+        warnings.append("no guardrail is declared")
+    if logs.has("intended") and logs.has("executed") and (n := evidence.total("unexplained")):
+        warnings.append(f"{n:,} rows were executed otherwise than intended without a fallback reason")
+    if spec.design.shared_state and logs.has("state"):
+        names = " ".join(logs.columns["state"]).lower()
+        missing = [kind for kind, words in STATE_KINDS.items() if not any(w in names for w in words)]
+        warnings += [f"no {kind} state is logged" for kind in missing]
+    failures = [f"the policy looks at {listing(unlogged)}, which the log does not have"] if unlogged else []
+    if absent and spec.design.shared_state:
+        failures.append(f"no values for {listing(absent)}, which a policy on shared state needs")
+    elif absent:
+        warnings.append(f"no values for {listing(absent)}")
+    if failures:
+        return Check("required_fields", "logging", "fail", "; ".join(failures), action="instrument")
+    if warnings:
+        return Check("required_fields", "logging", "warn", "; ".join(warnings))
+    return Check("required_fields", "logging", "pass", f"intended and executed action and state are logged on {kept:,} rows")
+
+
+def bad_controls(evidence: Evidence) -> Check:
+    """No column that stands after the action is declared as known before it."""
+    spec, logs = evidence.spec, evidence.logs
+    before = [*logs.columns.get("state", ()), *logs.columns.get("features", ()), *spec.design.policy_inputs]
+    after = _decided_after(spec, logs)
+    wrong = [name for name in dict.fromkeys(before) if name in after]
+    if not before:
+        return Check("bad_controls", "logging", "skip", "no state, features or policy inputs are declared")
+    if wrong:
+        said = "; ".join(f"{name!r} is {after[name]}" for name in wrong)
+        message = f"declared as known before the decision, but decided after it: {said}"
+        return Check("bad_controls", "logging", "fail", message, value=len(wrong), threshold=0, action="instrument")
+    return Check("bad_controls", "logging", "pass", f"none of the {len(before)} pre-decision columns is decided after the action")
+
+
+def completed_only(evidence: Evidence) -> Check:
+    """The rows that failed are still there."""
+    spec, logs = evidence.spec, evidence.logs
+    after = _decided_after(spec, logs)
+    filters = {"logs.where": spec.logs.where} | {f"metrics.{m.name}.where": m.where for m in spec.metrics.values()}
+    named = [
+        f"{where} filters on {name!r}, {after[name]}"
+        for where, text in filters.items()
+        if text is not None
+        for name in dict.fromkeys(pl.sql_expr(text).meta.root_names())
+        if name in after
+    ]
+    if named:
+        return Check("completed_only", "logging", "fail", "; ".join(named), value=len(named), threshold=0, action="instrument")
+    if not _failure_tests(logs):
+        return Check("completed_only", "logging", "skip", "no column tells failures: map timeout, or name completed under after")
+    read, kept = evidence.total("failed", kept=False), evidence.total("failed")
+    n = evidence.total("n")
+    if kept == 0 and read > 0:
+        message = f"none of {n:,} kept rows failed although the log holds {read:,} failed rows: the filters left them out"
+        return Check("completed_only", "logging", "fail", message, value=0.0, action="instrument")
+    if kept == 0 and n >= ENOUGH_ROWS:
+        message = f"not one of {n:,} rows shows a timeout or an unfinished request: make sure that failed requests are logged"
+        return Check("completed_only", "logging", "warn", message, value=0.0)
+    if kept == 0:
+        return Check("completed_only", "logging", "skip", f"no failure among {n:,} rows, too few to tell")
+    return Check("completed_only", "logging", "pass", f"{percent(share(kept, n))} of kept rows failed and are counted", value=share(kept, n))
+
+
+def _has_values(evidence: Evidence, role: str) -> bool:
+    if not evidence.logs.has(role):
+        return False
+    if role != "state":
+        return evidence.total(f"has {role}") > 0
+    return any(evidence.total(f"has state {name}") > 0 for name in evidence.logs.columns["state"])
+
+
+def _decided_after(spec: Spec, logs: Logs) -> dict[str, str]:
+    """Columns that stand after the action, with what they are."""
+    after = {name: "declared under logs.columns.after" for name in logs.columns.get("after", ())}
+    for role in ("fallback", "timeout", "retries"):
+        if logs.has(role):
+            after[str(logs.columns[role])] = f"the {role} role, known only after the action"
+    for metric in spec.metrics.values():
+        for name in (metric.column, metric.numerator, metric.denominator):
+            if name is not None and name not in logs.columns.get("state", ()):
+                after.setdefault(name, f"measured by the metric {metric.name!r}")
+    return after
+
+
+def _failure_tests(logs: Logs) -> list[pl.Expr]:
+    tests = [pl.col("@timeout")] if logs.has("timeout") else []
+    for name in logs.columns.get("after", ()):
+        if logs.dtype(name) == pl.Boolean and name.lower() in ("completed", "complete", "finished", "success", "succeeded"):
+            tests.append(~pl.col(name))
+    return tests
+
+
+def _failed(logs: Logs) -> dict[str, pl.Expr]:
+    tests = [test.fill_null(False) for test in _failure_tests(logs)]
+    return {"failed": count(pl.any_horizontal(tests))} if tests else {}

@@ -1,0 +1,103 @@
+"""Rollback triggers: point values over treated rows that end the treatment whatever the average says."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+
+from readout.evidence import Evidence, count, rows_table
+from readout.logs import Logs
+from readout.logs.frame import condition
+from readout.reduce import Table
+from readout.results import Check
+from readout.spec.model import Spec, Trigger
+from readout.terms import Term, row_number
+
+
+def tables(spec: Spec, logs: Logs, terms: list[Term]) -> list[Table]:
+    """For each trigger: numerator, denominator and rows by arm."""
+    by_name = {t.name: t for t in terms}
+    sums: dict[str, pl.Expr] = {}
+    for i, trigger in enumerate(spec.rollback):
+        if trigger.no_movement:
+            continue
+        where = _where(i, trigger, logs)
+        if trigger.expr is not None:
+            value = row_number(trigger.expr, f"rollback[{i}].expr", logs)
+            num, den = pl.when(where).then(value), count(where & value.is_not_null())
+        else:
+            term = by_name[str(trigger.metric)]
+            if term.quantile is not None or term.per_unit:
+                continue
+            num, den = pl.when(where).then(term.num), pl.when(where).then(term.weight)
+        sums |= {f"trigger {i}|num": num, f"trigger {i}|den": den, f"trigger {i}|n": count(num.is_not_null() & where)}
+    return [rows_table(sums)]
+
+
+def rollback_trigger(evidence: Evidence) -> Check:
+    """Fails when any trigger fires."""
+    triggers = evidence.spec.rollback
+    if not triggers:
+        return Check("rollback_trigger", "rollback", "skip", "the spec states no rollback trigger")
+    fired, quiet, unseen = [], [], []
+    value: float | None = None
+    limit: float | None = None
+    rows = []
+    for i, trigger in enumerate(triggers):
+        for arm in evidence.treatments:
+            status, said, mine = _judge(evidence, i, trigger, arm)
+            {"fired": fired, "quiet": quiet, "unseen": unseen}[status].append(said)
+            rows.append({"trigger": _name(trigger), "arm": evidence.arms[arm], "status": status, "value": mine, "above": trigger.above})
+            if status == "fired" and value is None:
+                value, limit = mine, trigger.above
+    details = {"rollback_triggers": rows}
+    if fired:
+        return Check("rollback_trigger", "rollback", "fail", "; ".join(fired), value=value, threshold=limit, action="rollback", details=details)
+    if not quiet:
+        return Check("rollback_trigger", "rollback", "skip", "; ".join(unseen), details=details)
+    return Check("rollback_trigger", "rollback", "warn" if unseen else "pass", "; ".join([*quiet, *unseen]), details=details)
+
+
+def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str, str, float | None]:
+    name, label = _name(trigger), evidence.arms[arm]
+    if trigger.no_movement:
+        result = next((m for m in evidence.metrics if m.metric == trigger.metric and m.arm == label), None)
+        moved = None if result is None else result.verdict
+        if moved is None:
+            return "unseen", f"{name}: no verdict", None
+        return ("fired" if moved == "no_effect" else "quiet"), f"{trigger.metric} has the verdict {moved} under {label}", None
+    assert trigger.above is not None
+    if f"trigger {i}|n" in evidence.tables["rows"].columns:
+        n = evidence.total(f"trigger {i}|n", arm)
+        treated = _ratio(evidence, i, arm)
+        control = _ratio(evidence, i, 0)
+    else:
+        effect = evidence.effect(str(trigger.metric), arm)
+        if effect is None:
+            return "unseen", f"{name}: {evidence.why_not(str(trigger.metric), arm)}", None
+        n, treated, control = evidence.total("n", arm), effect.treatment_value, effect.control_value
+    if n < trigger.min_rows:
+        return "unseen", f"{name}: only {n:,} rows under {label}, {trigger.min_rows:,} are needed", None
+    if treated is None:
+        return "unseen", f"{name}: no value under {label}", None
+    beside = "" if control is None else f", control {control:.3g}"
+    said = f"{name} is {treated:.3g} under {label} on {n:,} rows (limit {trigger.above:.3g}{beside})"
+    return ("fired" if treated > trigger.above else "quiet"), said, treated
+
+
+def _ratio(evidence: Evidence, i: int, arm: int) -> float | None:
+    den = evidence.amount(f"trigger {i}|den", arm)
+    value = evidence.amount(f"trigger {i}|num", arm) / den if den else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _where(i: int, trigger: Trigger, logs: Logs) -> pl.Expr:
+    if trigger.where is None:
+        return pl.col("@drop").is_null()
+    return condition(trigger.where, f"rollback[{i}].where", logs.source.schema)
+
+
+def _name(trigger: Trigger) -> str:
+    what = str(trigger.metric) if trigger.metric is not None else f"share with {trigger.expr}"
+    return what if trigger.where is None else f"{what} where {trigger.where}"

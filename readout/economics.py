@@ -1,0 +1,131 @@
+"""Net value: what requests are worth less what they cost, one value a unit so that their covariance counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from readout.errors import Problem, SpecError
+from readout.evidence import Evidence
+from readout.logs import Logs
+from readout.reduce import pilot
+from readout.results import Check
+from readout.spec.model import Spec
+from readout.terms import Term, eligible_only, number
+
+NET, VALUE, COST = "@net value", "@value", "@cost"
+PER = 1000.0
+GPU_SECONDS = re.compile(r"gpu_?(s|sec|secs|second|seconds)$", re.IGNORECASE)
+
+
+def terms(spec: Spec, logs: Logs, metrics: Mapping[str, Term]) -> list[Term]:
+    """Net value, value and cost over requests.
+
+    Raises:
+        SpecError: A value or cost that is not a mean over rows.
+        LogError: A cost column that is missing or not numeric.
+    """
+    if spec.economics is None:
+        return []
+    mask = eligible_only(spec, logs)
+    zero = pl.lit(0.0)
+    value = zero if spec.economics.value is None else _of_metric("value", spec.economics.value.metric, metrics) * spec.economics.value.usd
+    cost = zero
+    if spec.economics.cost is not None:
+        given = spec.economics.cost
+        column = (
+            _of_metric("cost", given.metric, metrics)
+            if given.metric is not None
+            else mask(number(str(given.column), "economics.cost.column", logs)).cast(pl.Float64)
+        )
+        cost = column * given.usd
+    known = value.is_not_null() & cost.is_not_null()
+    requests = mask(pl.when(known).then(_first_attempt(spec, logs)))
+    return [
+        Term(NET, mask(pl.when(known).then(value - cost)), requests),
+        Term(VALUE, mask(pl.when(known).then(value)), requests),
+        Term(COST, mask(pl.when(known).then(cost)), requests),
+    ]
+
+
+def economic_bar(evidence: Evidence) -> Check:
+    """Net value against control, per thousand requests, over the bar."""
+    economics = evidence.spec.economics
+    if economics is None:
+        return Check("economic_bar", "economics", "skip", "the spec states no economics")
+    bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
+    said, status, worst = [], "pass", None
+    for arm in evidence.treatments:
+        effect = evidence.effect(NET, arm)
+        if effect is None:
+            return Check("economic_bar", "economics", "skip", f"net value: {evidence.why_not(NET, arm)}")
+        low, high = PER * effect.ci_low, PER * effect.ci_high
+        label = evidence.arms[arm]
+        said.append(f"{label}: net {PER * effect.estimate:+.3g} USD per 1,000 requests against control [{low:.3g}, {high:.3g}], bar {bar:g}")
+        mine = "fail" if high < bar else "warn" if low < bar else "pass"
+        if worst is None or ("pass", "warn", "fail").index(mine) > ("pass", "warn", "fail").index(status):
+            status, worst = mine, effect
+    assert worst is not None
+    numbers = (worst.statistic, worst.p_value, PER * worst.estimate, bar)
+    if status == "fail":
+        return Check("economic_bar", "economics", "fail", "; ".join(said), *numbers, "rollback")
+    return Check("economic_bar", "economics", "warn" if status == "warn" else "pass", "; ".join(said), *numbers)
+
+
+def summary(evidence: Evidence) -> dict[str, Any] | None:
+    """The ``economics`` of readout.json; per-arm figures are sums over the rows that the estimate uses."""
+    economics = evidence.spec.economics
+    if economics is None:
+        return None
+    per_arm, gpu_hours = {}, {}
+    for code, arm in enumerate(evidence.arms):
+        value, requests = evidence.sample.arm_total(evidence.terms[VALUE], code)
+        cost, _ = evidence.sample.arm_total(evidence.terms[COST], code)
+        per_arm[arm] = {
+            "value_usd": value,
+            "cost_usd": cost,
+            "requests": requests,
+            "net_usd_per_1k_requests": PER * (value - cost) / requests if requests else None,
+        }
+        if economics.cost is not None and economics.cost.usd and GPU_SECONDS.search(economics.cost.column or ""):
+            gpu_hours[arm] = cost / economics.cost.usd / 3600
+    first = evidence.arms[1]
+    effect = evidence.effect(NET, 1)
+    net = {"estimate": None, "ci_low": None, "ci_high": None}
+    if effect is not None:
+        net = {"estimate": PER * effect.estimate, "ci_low": PER * effect.ci_low, "ci_high": PER * effect.ci_high}
+    worth = economics.value.usd if economics.value is not None else 0.0
+    units = {a: v["value_usd"] / worth for a, v in per_arm.items() if worth and v["value_usd"]}
+    return {
+        "value_per_gpu_hour": per_arm[first]["value_usd"] / gpu_hours[first] if gpu_hours.get(first) else None,
+        "cost_per_success": {a: per_arm[a]["cost_usd"] / n for a, n in units.items()} or None,
+        "margin": {a: (v["value_usd"] - v["cost_usd"]) / v["value_usd"] for a, v in per_arm.items() if v["value_usd"]} or None,
+        "net_usd_per_1k_requests": net,
+        "bar": 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests,
+        "per_arm": per_arm,
+    }
+
+
+def _of_metric(what: str, name: str | None, metrics: Mapping[str, Term]) -> pl.Expr:
+    term = metrics[str(name)]
+    if term.den is not None or term.quantile is not None:
+        hint = "name a metric with a column or an expr"
+        raise SpecError([Problem(f"economics.{what}.metric", f"{name!r} is a ratio or a quantile and has no value per request", hint)])
+    # Outside the metric's own rows the value is nothing; where it should be known and is not, it is unknown.
+    missing = pl.lit(False) if term.missing is None else term.missing.fill_null(False)
+    return pl.when(~missing).then(term.num.fill_null(0)).cast(pl.Float64)
+
+
+def _first_attempt(spec: Spec, logs: Logs) -> pl.Expr:
+    """One for every request: where a request id stands on several rows, its retries do not count."""
+    one = pl.lit(1, dtype=pl.Int64)
+    if not (logs.has("request") and logs.has("retries")):
+        return one
+    ids = pl.col("@request")
+    seen = pilot(logs.frame, [(ids.drop_nulls().len() > ids.drop_nulls().n_unique()).alias("again")], logs.source.rows)
+    if not seen["again"].any():
+        return one
+    return (pl.col("@retries").fill_null(0) == 0).cast(pl.Int64)

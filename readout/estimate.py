@@ -1,0 +1,82 @@
+"""Effects of every metric and arm, with their verdicts."""
+
+from __future__ import annotations
+
+from estimators.estimate import Estimate
+from estimators.inference import minimum_detectable_effect
+from readout.evidence import Evidence
+from readout.results import MetricResult
+from readout.samples import Blocks, histograms
+from readout.spec.metrics import Metric
+from readout.verdicts import guardrail_of, verdict_of
+
+
+def metric_results(evidence: Evidence) -> tuple[MetricResult, ...]:
+    """One result a metric and treatment arm, primaries first, else in the spec's order."""
+    order = sorted(evidence.spec.metrics.values(), key=lambda m: m.role != "primary")
+    return tuple(_result(evidence, metric, arm) for metric in order for arm in evidence.treatments)
+
+
+def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
+    found = evidence.effect(metric.name, arm)
+    nulls = evidence.total(f"{metric.name}|null")
+    common = {
+        "metric": metric.name,
+        "role": metric.role,
+        "arm": evidence.arms[arm],
+        "control": evidence.arms[0],
+        "better": metric.better,
+        "unit": evidence.sample.unit,
+        "estimand": estimand(metric),
+        "minimum_effect": None if metric.minimum_effect is None else metric.minimum_effect.text,
+        "margin": None if metric.margin is None else metric.margin.text,
+        "nulls": nulls,
+    }
+    if found is None:
+        empty = dict.fromkeys(
+            ("estimate", "std_error", "df", "statistic", "p_value", "ci_low", "ci_high", "relative", "relative_ci_low",
+             "relative_ci_high", "control_value", "treatment_value", "minimum_detectable_effect", "verdict"),
+        )  # fmt: skip
+        reason = f"not estimated: {evidence.why_not(metric.name, arm)}"
+        guardrail = "inconclusive" if metric.role == "guardrail" or metric.margin is not None else None
+        return MetricResult(
+            **common, **empty, method=evidence.sample.method, n_control=0, n_treatment=0, guardrail=guardrail, note=reason
+        )  # type: ignore[arg-type]
+    return MetricResult(**common, **_numbers(found, evidence.spec.decision.alpha), verdict=verdict_of(metric, found),
+                        guardrail=guardrail_of(metric, found), note=_note(evidence, metric))  # type: ignore[arg-type]  # fmt: skip
+
+
+def _numbers(found: Estimate, alpha: float) -> dict[str, object]:
+    names = (
+        "method", "estimate", "std_error", "df", "statistic", "p_value", "ci_low", "ci_high", "relative", "relative_ci_low",
+        "relative_ci_high", "control_value", "treatment_value", "n_control", "n_treatment", "relative_reason",
+    )  # fmt: skip
+    return {name: getattr(found, name) for name in names} | {
+        "minimum_detectable_effect": minimum_detectable_effect(found.std_error, found.df, alpha)
+    }
+
+
+def estimand(metric: Metric) -> str:
+    """What the number is of, in words."""
+    if metric.quantile is not None:
+        what = f"difference of the {100 * metric.quantile:g}th percentile over rows"
+    elif metric.numerator is not None:
+        what = f"difference of {metric.numerator} over {metric.denominator}"
+    elif metric.per == "unit":
+        what = "difference of the mean over units of the sum within a unit"
+    else:
+        what = "difference of the mean over rows"
+    return what + (", rows that were not treated" if metric.on == "untreated" else "")
+
+
+def _note(evidence: Evidence, metric: Metric) -> str:
+    notes = []
+    if metric.quantile is not None:
+        notes.append(f"from value buckets at most {100 * (histograms.FACTOR - 1):.2g} % wide")
+    if metric.on == "untreated":
+        notes.append("who is left untreated in a treated arm is a selection, so part of the difference is who, not how they fared")
+    if metric.covariate is not None:
+        notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
+    if metric.per == "unit" and isinstance(evidence.sample, Blocks):
+        notes.append("a unit counts once in every block where it was seen")
+    return "; ".join(notes)

@@ -1,0 +1,302 @@
+"""The line from a spec to a readout: load, scan, reduce once, check, estimate, decide, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from readout import checks, economics, energy, spec as specs
+from readout.checks import assignment, balance, execution, logging, rollback, spillover
+from readout.decide import decide
+from readout.errors import LogError, Problem
+from readout.estimate import metric_results
+from readout.evidence import Evidence, count, require_rows, rows_table
+from readout.logs import Logs, open_logs
+from readout.memo import document, figures as drawings, markdown
+from readout.memo.write import write
+from readout.reduce import NotFinite, Table, run_pass
+from readout.results import BlockPoint, Check, Readout, Rows
+from readout.samples import Blocks, sample_of
+from readout.spec.available import require_available
+from readout.spec.model import Spec
+from readout.terms import Term, metric_terms
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What ``readout check`` found; no effect is in it."""
+
+    name: str
+    rows: Rows
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether any check failed."""
+        return any(c.status == "fail" for c in self.checks)
+
+
+def run(
+    spec_path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    out: Path = Path("memos"),
+    as_of: datetime | None = None,
+    seed: int | None = None,
+    figures: bool = True,
+    engine: str = "polars",
+    progress: Say = lambda _: None,
+) -> tuple[Readout, Path]:
+    """From a spec to a written readout.
+
+    Args:
+        spec_path: The YAML file.
+        overrides: ``dotted.key=value`` entries of ``--set``.
+        out: Folder under which ``<name>/<as-of date>/`` is written.
+        as_of: End of ``last:`` windows; None: now.
+        seed: Of everything drawn; None: 0.
+        figures: Whether SVG figures are drawn (and the spec's ``report.figures`` says so too).
+        engine: ``polars``.
+        progress: Called with a word on what happens next.
+
+    Returns:
+        The readout and the folder it was written to.
+
+    Raises:
+        SpecError: The command line or spec is wrong, or asks for what is not available yet.
+        LogError: The logs cannot support it.
+    """
+    spec = specs.load(spec_path, overrides)
+    require_available(spec)
+    moment = as_of or datetime.now(UTC)
+    progress("reading the logs")
+    evidence = gather(spec, moment)
+    progress("estimating")
+    readout = assemble(spec, evidence, moment, 0 if seed is None else seed)
+    drawn: Mapping[str, bytes] = {}
+    if figures and spec.report.figures:
+        progress("drawing")
+        drawn = drawings.draw(readout)
+        readout = replace(readout, figures=tuple(drawn))
+    folder = out / spec.name / moment.strftime("%Y-%m-%d")
+    write(folder, {"memo.md": markdown.memo(readout), "readout.json": document.to_json(readout), **drawn})
+    return readout, folder
+
+
+def check(
+    spec_path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    as_of: datetime | None = None,
+    seed: int | None = None,
+    engine: str = "polars",
+    progress: Say = lambda _: None,
+) -> CheckReport:
+    """The spec and the logs audited, without any effect.
+
+    Raises:
+        SpecError, LogError: As :func:`run`; a method that is not available yet is no error here.
+    """
+    spec = specs.load(spec_path, overrides)
+    moment = as_of or datetime.now(UTC)
+    progress("reading the logs")
+    if spec.design.kind not in ("user_rct", "request_rct", "switchback"):
+        return _readable(spec, moment)
+    evidence = gather(spec, moment)
+    found = tuple(one(evidence) for one in checks.BEFORE_EFFECTS)
+    return CheckReport(spec.name, evidence.rows(), found, _notes(evidence))
+
+
+def gather(spec: Spec, as_of: datetime) -> Evidence:
+    """One pass over the logs: everything that checks and estimates asked for.
+
+    Raises:
+        SpecError, LogError: As :func:`run`.
+    """
+    logs = open_logs(spec, as_of)
+    sample = sample_of(spec, logs)
+    metrics = metric_terms(spec, logs)
+    by_name = {t.name: t for t in metrics}
+    if spec.attribution is not None:
+        energy.energy_model(spec)
+        energy.require_columns(spec, logs)
+    terms = [
+        *metrics,
+        *economics.terms(spec, logs, by_name),
+        *assignment.terms(spec, logs),
+        *execution.terms(spec, logs),
+        *balance.terms(spec, logs),
+    ]
+    missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
+    tables = [
+        rows_table({**missing, **energy.success_sum(spec, by_name)}),
+        *sample.tables(terms),
+        *logging.tables(spec, logs),
+        *assignment.tables(spec, logs),
+        *execution.tables(spec, logs),
+        *balance.label_tables(spec, logs, sample),
+        *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
+        *rollback.tables(spec, logs, metrics),
+    ]
+    reduced = _reduce(spec, logs, tables)
+    left_out = sample.load(reduced)
+    evidence = Evidence(spec, logs, sample, {t.name: t for t in terms}, reduced, left_out)
+    require_rows(evidence.rows(), evidence)
+    _require_values(evidence, metrics)
+    return evidence
+
+
+def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Readout:
+    """Estimates, checks and the decision, as one readout."""
+    evidence = replace(evidence, metrics=metric_results(evidence))
+    found = tuple(one(evidence) for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS))
+    decision = decide(evidence, found)
+    start, end = evidence.logs.window
+    return Readout(
+        name=spec.name,
+        question=spec.question,
+        counterfactual=spec.counterfactual,
+        failure_mode=spec.decision.failure_mode,
+        mitigation=spec.decision.mitigation,
+        monitor=spec.decision.monitor,
+        spec_sha256=spec.sha256,
+        readout_version=version("policy-readout"),
+        seed=seed,
+        as_of=as_of.astimezone(UTC).isoformat(),
+        alpha=spec.decision.alpha,
+        window={"start": start.isoformat() if start else None, "end": end.isoformat() if end else None},
+        rows=evidence.rows(),
+        columns=evidence.logs.columns,
+        mapped_unasked=evidence.logs.mapped_unasked,
+        design=_design(evidence),
+        assignment=_assignment(evidence),
+        decision=decision,
+        checks=found,
+        metrics=evidence.metrics,
+        diagnostics=_diagnostics(evidence, found),
+        economics=economics.summary(evidence),
+        attribution=energy.summary(evidence),
+        blocks=_blocks(evidence),
+        notes=_notes(evidence),
+    )
+
+
+def _reduce(spec: Spec, logs: Logs, tables: Sequence[Table]) -> dict[str, pl.DataFrame]:
+    try:
+        return run_pass(logs.frame, tables, max(logs.source.rows, 1))
+    except NotFinite as error:
+        raise LogError(
+            [replace(p, where=f"metrics.{name}" if name in spec.metrics else p.where) for p, name in _metric_of(error)]
+        ) from error
+    except pl.exceptions.PolarsError as error:
+        text = str(error).strip().splitlines()
+        raise LogError([Problem("logs", f"cannot be read to the end: {text[0] if text else type(error).__name__}")]) from error
+
+
+def _metric_of(error: NotFinite) -> list[tuple[Problem, str]]:
+    """Each problem once a metric, with the metric's name."""
+    found: dict[str, Problem] = {}
+    for problem, name in zip(error.problems, error.names, strict=True):
+        found.setdefault(name.split("|")[0].removeprefix("@feature ").removeprefix("state "), problem)
+    return [(p, name) for name, p in found.items()]
+
+
+def _require_values(evidence: Evidence, metrics: Sequence[Term]) -> None:
+    """A metric that is null wherever it should count supports no readout.
+
+    Raises:
+        LogError: All such metrics.
+    """
+    problems = []
+    kept = evidence.total("n")
+    for term in metrics:
+        nulls = evidence.total(f"{term.name}|null")
+        if nulls == kept:
+            column = evidence.spec.metrics[term.name].column or "its columns"
+            problems.append(Problem(f"metrics.{term.name}", f"every one of {kept:,} kept rows is null in {column!r}"))
+    if problems:
+        raise LogError(problems)
+
+
+def _readable(spec: Spec, as_of: datetime) -> CheckReport:
+    """Of a design whose checks are not available yet: the files and the mapped columns."""
+    logs = open_logs(spec, as_of)
+    metric_terms(spec, logs)
+    n = logs.source.rows
+    note = f"the checks of {spec.design.kind} are not available yet: only the spec, the files and their columns were looked at"
+    return CheckReport(spec.name, Rows(n, n, {}), (), (note,))
+
+
+def _design(evidence: Evidence) -> dict[str, Any]:
+    spec = evidence.spec
+    block = getattr(spec.design, "block", None)
+    return {
+        "kind": spec.design.kind,
+        "estimand": "ate",
+        "method": evidence.sample.method,
+        "unit": evidence.sample.unit,
+        "n_units": dict(zip(evidence.arms, evidence.sample.counts(), strict=True)),
+        "control": evidence.arms[0],
+        "treatments": list(evidence.arms[1:]),
+        "split": dict(spec.design.split) if spec.design.split is not None else None,
+        "shared_state": spec.design.shared_state,
+        "block": None if block is None else _duration(block.length) or block.column,
+        "washout": _duration(getattr(spec.design, "washout", None)),
+    }
+
+
+def _duration(value: Any) -> str | None:
+    if not value:
+        return None
+    seconds = int(value.total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _assignment(evidence: Evidence) -> str:
+    counts = dict(zip(evidence.arms, evidence.sample.counts(), strict=True))
+    said = ", ".join(f"{n:,} to {arm}" for arm, n in counts.items())
+    if isinstance(evidence.sample, Blocks):
+        together = "all clusters switched together" if evidence.sample.together else "each cluster switched on its own"
+        return f"Blocks of time were assigned by cluster; {together}. {evidence.sample.unit.capitalize()}s: {said}."
+    shared = "they share the capacity that the policy changes" if evidence.spec.design.shared_state else (
+        "the spec states that they share nothing the policy changes"
+    )
+    return f"{evidence.sample.unit.capitalize()}s were assigned one by one: {said}; {shared}."
+
+
+def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
+    diagnostics: dict[str, Any] = {}
+    for one in found:
+        diagnostics |= {name: value for name, value in one.details.items() if name != "by_arm"}
+    for name in (m.name for m in evidence.spec.metrics.values() if m.role == "primary"):
+        for arm in evidence.treatments:
+            effect = evidence.effect(name, arm)
+            if effect is not None and effect.diagnostics:
+                diagnostics[f"{name} ({evidence.arms[arm]})"] = dict(effect.diagnostics)
+    return diagnostics
+
+
+def _blocks(evidence: Evidence) -> tuple[BlockPoint, ...]:
+    primary = next((m for m in evidence.spec.metrics.values() if m.role == "primary" and m.quantile is None), None)
+    if primary is None or not isinstance(evidence.sample, Blocks):
+        return ()
+    return evidence.sample.points(evidence.terms[primary.name])
+
+
+def _notes(evidence: Evidence) -> tuple[str, ...]:
+    notes = [f"{n:,} rows were left out: {reason}" for reason, n in evidence.rows().dropped.items()]
+    if evidence.logs.mapped_unasked:
+        notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))
+    return tuple(notes)
