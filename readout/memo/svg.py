@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,10 +71,11 @@ def fit(text: str, inches: float, size: float = 9.0, weight: str = "normal") -> 
     from matplotlib.textpath import text_to_path
 
     properties = FontProperties(size=size, weight=weight)
-    shown = visible(text)
-    for limit in range(min(len(shown), _LONGEST), 1, -1):
-        candidate = shorten(shown, limit)
-        width, _, _ = text_to_path.get_text_width_height_descent(candidate, properties, ismath=False)
-        if width <= 72 * inches:
-            return candidate
-    return shown[:1]
+    shown = shorten(visible(text), _LONGEST)
+
+    def too_wide(limit: int) -> bool:
+        width, _, _ = text_to_path.get_text_width_height_descent(shorten(shown, limit), properties, ismath=False)
+        return bool(width > 72 * inches)
+
+    lengths = range(1, len(shown) + 1)
+    return shorten(shown, max(bisect_left(lengths, True, key=too_wide), 1)) if shown else ""

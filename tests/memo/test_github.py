@@ -6,26 +6,27 @@ import re
 
 import pytest
 
-from readout.memo.github import SUMMARY_LIMIT, annotations, step_summary
+from readout.memo import github
+from readout.memo.github import SUMMARY_LIMIT, step_summary
 from readout.memo.markdown import memo
 from readout.results import Readout
 
 
 def test_the_decision_comes_first_then_what_speaks_against_it(switchback: Readout, spillover: Readout) -> None:
-    assert annotations(switchback) == [
+    assert github.annotations(switchback) == [
         "::notice title=premium-router%3A Ship::"
         "Time to first token falls by 6.1 %25 and every guardrail but one holds.",
         "::warning title=Guardrail ttft_p99 not shown safe::+1.6 %25 [-2.5 %25, +5.6 %25] against current; margin 5%25",
         "::warning title=Check carryover warns::the lag's interval leaves the band: 1.2 [-4.0, 6.4] ms",
     ]
-    lines = annotations(spillover)
+    lines = github.annotations(spillover)
     assert lines[0].startswith("::warning title=router-rct%3A Run a stronger design::The arms share a queue")
     assert lines[1].startswith("::warning title=Guardrail ttft_p99 not shown safe::premium: +1.6 %25")
     assert lines[3].startswith("::error title=Check untreated_outcomes failed::ttft of untreated rows")
 
 
 def test_hostile_text_stays_inside_its_one_command(hostile: Readout) -> None:
-    for line in annotations(hostile):
+    for line in github.annotations(hostile):
         assert re.fullmatch(r"::(error|warning|notice) title=[^:,\x00-\x1f]*::[^\x00-\x1f]*", line)
         assert not re.search(r"%(?!25|3A|2C)", line)
 

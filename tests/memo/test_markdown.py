@@ -128,7 +128,7 @@ def test_economics_says_where_the_interval_stands_against_the_bar(switchback: Re
 
 
 def test_economics_without_a_value_leaves_its_columns_out(switchback: Readout) -> None:
-    bare = {
+    bare: dict[str, object] = {
         "value_per_gpu_hour": None, "cost_per_success": None, "margin": None, "net_usd_per_1k_requests": None,
         "bar": 0, "per_arm": {},
     }  # fmt: skip

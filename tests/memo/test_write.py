@@ -10,7 +10,7 @@ import pytest
 from readout.errors import SpecError
 from readout.memo.write import write
 
-FILES = {"memo.md": "# é\n", "readout.json": "{}\n", "figures/effects.svg": b"<svg/>"}
+FILES: dict[str, bytes | str] = {"memo.md": "# é\n", "readout.json": "{}\n", "figures/effects.svg": b"<svg/>"}
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
