@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from readout.memo import words
-from readout.memo.document import plain
+from readout.memo.document import own_details, plain
 from readout.memo.escape import markdown, name, shorten
 from readout.memo.numbers import DASH, count, number, p_value, percent
 from readout.memo.tables import bullets, section, table
@@ -127,8 +127,9 @@ def _attribution(readout: Readout) -> list[str]:
 def _diagnostics(readout: Readout) -> list[list[str]]:
     tables = dict(readout.diagnostics)
     for check in readout.checks:
-        if check.details and check.name not in tables:
-            tables[check.name] = check.details
+        details = own_details(readout, check)
+        if details and check.name not in tables:
+            tables[check.name] = details
     scalars = {key: value for key, value in tables.items() if not _is_table(value)}
     parts = [table(["Quantity", "Value"], [[name(k), _cell(v)] for k, v in scalars.items()])] if scalars else []
     for key, value in tables.items():

@@ -44,7 +44,7 @@ def to_json(readout: Readout) -> str:
             "mapped_unasked": readout.mapped_unasked,
             "design": readout.design,
             "decision": asdict(readout.decision),
-            "checks": [_check(check) for check in readout.checks],
+            "checks": [_check(readout, check) for check in readout.checks],
             "metrics": [_metric(metric) for metric in readout.metrics],
             "segments": [],
             "diagnostics": readout.diagnostics,
@@ -71,9 +71,16 @@ def error_json(error: ReadoutError) -> str:
     return _dump({"schema": "readout-error/1", "code": error.code, "errors": errors})
 
 
-def _check(check: Check) -> dict[str, Any]:
+def own_details(readout: Readout, check: Check) -> dict[str, Any]:
+    """The check's tables that do not stand in the diagnostics already."""
+    known = readout.diagnostics
+    return {key: value for key, value in check.details.items() if key not in known or plain(known[key]) != plain(value)}
+
+
+def _check(readout: Readout, check: Check) -> dict[str, Any]:
     fields = {field: getattr(check, field) for field in _CHECK_FIELDS}
-    return {**fields, "details": check.details} if check.details else fields
+    details = own_details(readout, check)
+    return {**fields, "details": details} if details else fields
 
 
 def _metric(metric: MetricResult) -> dict[str, Any]:

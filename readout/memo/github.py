@@ -33,8 +33,8 @@ def annotations(readout: Readout) -> list[str]:
     GitHub shows only the first ten of a level in a step, hence the order by weight.
     """
     decision = readout.decision
-    action = words.ACTION[decision.action]
-    lines = [_command(_LEVEL[decision.action], f"{readout.name}: {action}", decision.headline)]
+    title = f"{readout.name}: {words.ACTION[decision.action]}"
+    lines = [_command(_LEVEL[decision.action], title, decision.headline)]
     for metric in words.by_role(readout.metrics):
         if metric.guardrail in ("harmed", "inconclusive"):
             level: Level = "error" if metric.guardrail == "harmed" else "warning"

@@ -16,6 +16,7 @@ from readout.memo.numbers import (
     fixed,
     level,
     number,
+    percent,
     relative,
 )
 from readout.memo.tables import bullets, section, table
@@ -29,8 +30,8 @@ _NAIVE = {"per_token": "by tokens", "per_request": "by requests", "provisioned":
 def decision(readout: Readout) -> list[str]:
     """Title, action, headline and reasons."""
     chosen = readout.decision
-    action = words.ACTION[chosen.action]
-    lines = [f"**{action}.** {markdown(chosen.headline)}".rstrip()]
+    opening, rest = words.opening(chosen)
+    lines = [f"**{markdown(opening)}** {markdown(rest)}".rstrip()]
     arms = bullets(f"{name(arm)}: {words.ACTION[action]}" for arm, action in chosen.by_arm.items())
     return section(
         f"# {markdown(readout.name)}",
@@ -227,7 +228,7 @@ def economics(readout: Readout) -> list[str]:
         ("Cost, USD", {arm: number(row.get("cost_usd")) for arm, row in per_arm.items()}),
         ("Net USD per 1,000", {arm: number(row.get("net_usd_per_1k_requests")) for arm, row in per_arm.items()}),
         ("USD per success", {arm: number(value) for arm, value in costs.items()}),
-        ("Margin", {arm: number(value) for arm, value in margins.items()}),
+        ("Margin", {arm: percent(value, digits=3) for arm, value in margins.items()}),
     ]
     columns = [(header, cells) for header, cells in columns if any(cell != DASH for cell in cells.values())]
     rows = [[name(str(arm)), *(cells.get(arm, DASH) for _, cells in columns)] for arm in arms]
@@ -276,10 +277,23 @@ def energy(readout: Readout) -> list[str]:
         for arm, row in per_arm.items()
     ]
     lines = table(headers, rows, right="l" + "r" * (len(headers) - 1)) if rows else []
-    return section("## Energy", lines, [" ".join(_energy_sentences(shares, bool(naive)))])
+    return section("## Energy", lines, [" ".join(_energy_sentences(shares, _agreement(per_arm, naive)))])
 
 
-def _energy_sentences(shares: Mapping[str, Any], naive: bool) -> list[str]:
+def _agreement(per_arm: Mapping[str, Any], naive: Mapping[str, Any]) -> str:
+    """What the naive rules say beside the attribution."""
+    if not naive:
+        return ""
+    shown = [
+        {number(row.get("wh_per_request")), *(number((by_arm or {}).get(arm)) for by_arm in naive.values())}
+        for arm, row in per_arm.items()
+    ]
+    if all(len(values) == 1 for values in shown):
+        return "Simpler rules (the last columns) agree by arm here."
+    return "The last columns are what simpler rules would have said, in Wh per request."
+
+
+def _energy_sentences(shares: Mapping[str, Any], agreement: str) -> list[str]:
     sentences = []
     method, model = shares.get("method"), shares.get("energy_model")
     if method and model:
@@ -287,8 +301,12 @@ def _energy_sentences(shares: Mapping[str, Any], naive: bool) -> list[str]:
             f"Each request's share of its batches' energy is its Shapley value (method {name(str(method))}) "
             f"under the energy model {name(str(model))}, and as good as that model."
         )
-    if naive:
-        sentences.append("The last columns are what simpler rules would have said, in Wh per request.")
+    measured = (shares.get("measured") or {}).get("used")
+    if measured:
+        of_all = f"{count(measured)} of {count(shares.get('batches'))} batches"
+        sentences.append(f"The energy of {of_all} was measured; there the model only divides it.")
+    if agreement:
+        sentences.append(agreement)
     if shares.get("unattributed"):
         sentences.append(f"{count(shares['unattributed'])} requests could not be attributed.")
     return sentences

@@ -169,9 +169,9 @@ def _tally(checks: Iterable[Check]) -> Text:
 def _decision(readout: Readout, console: Console) -> Panel:
     decision = readout.decision
     style = _ACTION_STYLE[decision.action]
-    parts: list[RenderableType] = [
-        Text.assemble((f"{words.ACTION[decision.action]}. ", f"bold {style}"), _plain(decision.headline, console))
-    ]
+    opening, rest = (_plain(text, console) for text in words.opening(decision))
+    opening.stylize(f"bold {style}")
+    parts: list[RenderableType] = [Text.assemble(opening, " ", rest)]
     if words.several_arms(readout):
         parts += [_item(f"{arm}: {words.ACTION[action]}", console) for arm, action in decision.by_arm.items()]
     parts += [_item(reason, console) for reason in decision.reasons]

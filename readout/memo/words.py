@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from readout.memo.numbers import DASH
-from readout.results import Action, Check, Guardrail, MetricResult, Readout, Status, Verdict
+from readout.results import Action, Check, Decision, Guardrail, MetricResult, Readout, Status, Verdict
 
 ACTION: Final[dict[Action, str]] = {
     "ship": "Ship",
@@ -70,6 +70,19 @@ def estimand(code: str) -> str:
 def estimated(metrics: Iterable[MetricResult]) -> bool:
     """Whether any effect has a number."""
     return any(m.estimate is not None for m in metrics)
+
+
+def opening(decision: Decision) -> tuple[str, str]:
+    """The decision's action in plain words, to be set off, and the rest of the headline.
+
+    A headline that opens with the action itself ("Roll back premium: a trigger fired.") is parted at its colon, so
+    that the action is not said twice.
+    """
+    action = ACTION[decision.action]
+    lead, colon, rest = decision.headline.partition(": ")
+    if colon and lead.split(" ")[0].lower() == action.split(" ")[0].lower():
+        return f"{lead}:", rest
+    return f"{action}.", decision.headline
 
 
 def verdict(metric: MetricResult) -> str:

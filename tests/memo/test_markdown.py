@@ -30,6 +30,17 @@ def test_the_decision_is_the_first_thing_said(switchback: Readout) -> None:
     assert lines[4] == "- ttft is better by 25.3 ms, past the minimum effect of 5%."
 
 
+def test_a_headline_that_names_the_action_does_not_say_it_twice(switchback: Readout) -> None:
+    def opened(action: str, headline: str) -> str:
+        decision = replace(switchback.decision, action=action, headline=headline)  # type: ignore[arg-type]
+        return memo(replace(switchback, decision=decision)).splitlines()[2]
+
+    assert opened("rollback", "Roll back premium: a trigger fired.") == "**Roll back premium:** a trigger fired."
+    assert opened("pause", "Pause: assignment broke.") == "**Pause:** assignment broke."
+    assert opened("ramp", "Nothing is clear: wait.") == "**Ramp in steps.** Nothing is clear: wait."
+    assert opened("ship", "Ship *x*: [y]") == "**Ship \\*x\\*:** \\[y\\]"
+
+
 def test_sections_stand_in_the_readers_order(switchback: Readout) -> None:
     assert _headings(memo(switchback)) == [
         "# premium-router", "## What was compared", "## Effects", "## Guardrails", "## Failure mode",
@@ -140,7 +151,14 @@ def test_energy_shows_the_naive_rules_beside_the_attribution(switchback: Readout
     section = _section(memo(switchback), "## Energy")
     assert "| Wh, by tokens | Wh, by requests | Wh, provisioned |" in section
     assert "| `premium` | 567,000 | 0.0445 | – | 0.0169 | 0.0433 | 0.0452 | 0.0611 |" in section
+    assert "The last columns are what simpler rules would have said" in section
     assert "12 requests could not be attributed." in section
+    shares = switchback.attribution or {}
+    same = {rule: {"current": 0.0459, "premium": 0.0445} for rule in ("per_token", "per_request")}
+    whole = {**shares, "naive": same, "measured": {"used": 40_000, "missing": 1_000}}
+    section = _section(memo(replace(switchback, attribution=whole)), "## Energy")
+    assert "Simpler rules (the last columns) agree by arm here." in section
+    assert "The energy of 40,000 of 41,000 batches was measured; there the model only divides it." in section
 
 
 def test_figures_are_embedded_with_what_they_show_in_words(switchback: Readout) -> None:
@@ -168,6 +186,13 @@ def test_long_diagnostics_are_cut_and_say_so(switchback: Readout) -> None:
     assert "10 more rows are in `readout.json`." in text
     assert "| 49 | 7 |" in text
     assert "| 50 |" not in text
+
+
+def test_a_table_of_a_check_is_shown_once(switchback: Readout) -> None:
+    lags = [{"lag": 1, "estimate": 1.2, "ci_low": -4.0, "ci_high": 6.4}]
+    text = memo(replace(switchback, diagnostics={"lags": lags}))
+    assert "### `lags`" in text
+    assert "### `carryover: lags`" not in text
 
 
 def test_many_metrics_go_to_the_appendix(switchback: Readout) -> None:
