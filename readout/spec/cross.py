@@ -142,22 +142,15 @@ def _arms(design: Any) -> Iterator[Finding]:
     arms = [arm for arm in (design.control, *design.treatment) if arm is not None]
     if design.split is None or not arms:
         return
-    for name in design.split:
-        if name not in arms:
-            yield Finding(
-                (*at, "split", name),
-                f"not an arm of the design{suggest(name, arms)}",
-                f"arms: {listing(arms)}",
-                on_key=True,
-            )
+    if unknown := [name for name in design.split if name not in arms]:
+        for name in unknown:
+            message = f"not an arm of the design{suggest(name, arms)}"
+            yield Finding((*at, "split", name), message, f"arms: {listing(arms)}", on_key=True)
+        return
     for name in arms:
         if name not in design.split:
-            yield Finding(
-                (*at, "split"),
-                f"lacks the arm {name!r}",
-                "give every arm's share, 0 where it gets nothing",
-                on_key=True,
-            )
+            hint = "give every arm's share, 0 where it gets nothing"
+            yield Finding((*at, "split"), f"lacks the arm {name!r}", hint, on_key=True)
 
 
 def _design(design: Any) -> Iterator[Finding]:
@@ -200,9 +193,7 @@ def _periods(parts: Mapping[str, Any]) -> Iterator[Finding]:
     if design.kind not in PANEL:
         for path, time in times:
             if isinstance(time, int):
-                message = (
-                    f"an integer period is for {listing(PANEL)}; expected a time such as 2026-10-05T00:00Z, got {time}"
-                )
+                message = f"expected a time such as 2026-10-05T00:00Z, got {time}; integers are for {listing(PANEL)}"
                 yield Finding(path, message)
     if isinstance(design, SyntheticControl) and logs is not None:
         ends = [_before(logs.start, design.rollout_at)] if logs.start is not None else []

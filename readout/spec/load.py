@@ -63,9 +63,8 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
         at = (error.line, error.column) if error.line else None
         raise SpecError(sort_problems(source, [Finding((), error.message, at=at)])) from None
     if document.data is None and not document.findings:
-        document.data = {}
-        document.findings.append(
-            Finding((), "the file is empty; expected a spec", "`readout init` writes one to start from")
+        raise SpecError(
+            [Problem(visible(str(path)), "the file is empty; expected a spec", "`readout init` writes one")]
         )
     marks, overridden, wrong = override(document, overrides)
     source = Source(str(path), lines, marks, overridden)
@@ -108,7 +107,7 @@ def _decode(content: bytes, name: str) -> str:
 def _sha256(content: bytes, overrides: Sequence[str]) -> str:
     digest = hashlib.sha256(content)
     for given in overrides:
-        digest.update(b"\0--set " + given.encode("utf-8", "surrogateescape"))
+        digest.update(b"\0--set " + given.encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 

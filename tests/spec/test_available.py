@@ -1,0 +1,85 @@
+"""What is valid and comes later is refused at its key, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from readout.errors import Problem, SpecError
+from readout.spec import Spec
+from readout.spec.available import require_available
+
+Loader = Callable[..., Spec]
+
+
+def refused(spec: Spec) -> list[Problem]:
+    with pytest.raises(SpecError) as error:
+        require_available(spec)
+    return list(error.value.problems)
+
+
+def test_a_small_spec_is_available(loaded: Loader, small: str) -> None:
+    require_available(loaded(small))
+
+
+def test_a_plain_switchback_is_available(loaded: Loader) -> None:
+    text = (
+        "logs: {path: a}\ndesign: {kind: switchback, control: a, treatment: b, block: 2h, carryover_blocks: 1}\n"
+        "estimator: {weights: units}\nmetrics: {m: {column: y, role: primary, better: higher, quantile: 0.9}}\n"
+    )
+    require_available(loaded(text))
+
+
+def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: Loader, contract: str) -> None:
+    assert [(p.where, p.message) for p in refused(loaded(contract))] == [
+        ("spec.yaml:63:50", "metrics.task_completed.role: the role surrogate: not available yet"),
+        ("spec.yaml:64:55", "metrics.returned_7d.role: the role surrogate: not available yet"),
+        ("spec.yaml:65:57", "metrics.retained_90d.role: the role long_run: not available yet"),
+        ("spec.yaml:66:79", "metrics.tokens.robust: not available yet"),
+        ("spec.yaml:68:1", "segments: not available yet"),
+        ("spec.yaml:69:1", "events: not available yet"),
+        ("spec.yaml:76:1", "capacity: not available yet"),
+        ("spec.yaml:88:1", "surrogate: not available yet"),
+        ("spec.yaml:101:3", "attribution.cold_start: not available yet"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("estimator=cuped", "estimator.method: the method cuped: not available yet"),
+        ("estimator.variance=CR2", "estimator.variance: the option variance: not available yet"),
+        ("decision.looks=sequential", "decision.looks: sequential looks: not available yet"),
+        ("decision.frame=target", "decision.frame: the frame target: not available yet"),
+        ("design.pre_period=14d", "design.pre_period: not available yet"),
+        ("report.html=true", "report.html: not available yet"),
+        ("attribution={columns: {}, method: sampled}", "attribution.method: sampled attribution: not available yet"),
+        ("attribution={columns: {}, carbon: {column: g}}", "attribution.carbon.column: not available yet"),
+        ("metrics.ttft.robust={method: trim}", "metrics.ttft.robust: not available yet"),
+    ],
+)
+def test_an_override_is_refused_too(loaded: Loader, small: str, override: str, message: str) -> None:
+    (found,) = refused(loaded(small, override))
+    assert found.message == message
+    assert found.where == f"--set {override.partition('=')[0]}"
+
+
+def test_a_design_that_comes_later(loaded: Loader) -> None:
+    text = (
+        "logs: {path: a}\ndesign: {kind: iv, instrument: z}\nmetrics: {m: {column: y, role: primary, better: higher}}\n"
+    )
+    assert [p.message for p in refused(loaded(text))] == [
+        "estimator.method: the method two_stage_least_squares: not available yet",
+        "design.kind: the design iv: not available yet",
+    ]
+
+
+@pytest.mark.parametrize("keys", ["schedule: plan.csv", "carryover_blocks: 2", "assignment: paired"])
+def test_switchback_keys_that_come_later(loaded: Loader, keys: str) -> None:
+    text = (
+        f"logs: {{path: a}}\ndesign: {{kind: switchback, control: a, treatment: b, block: 2h, {keys}}}\n"
+        "metrics: {m: {column: y, role: primary, better: higher}}\n"
+    )
+    (found,) = refused(loaded(text))
+    assert found.message.startswith(f"design.{keys.partition(':')[0]}: ")
