@@ -48,7 +48,7 @@ def comparison(readout: Readout) -> list[str]:
         ("Question", markdown(readout.question)),
         ("Compared with", markdown(readout.counterfactual)),
         ("How assignment happened", markdown(readout.assignment)),
-        ("What is estimated", _estimand(readout)),
+        ("What was to be estimated" if words.undermining(readout) else "What is estimated", _estimand(readout)),
         ("Sample", _sample(design)),
         ("Window", markdown(f"{words.window(readout)}; read as of {words.moment(readout.as_of)}")),
     ]
@@ -171,7 +171,8 @@ def guardrails(readout: Readout) -> list[str]:
         lines = [
             "*Not shown safe*: the interval reaches past the margin, so a larger harm than accepted is not ruled out."
         ]
-    return section("## Guardrails", table(headers, rows, right="l" + "l" * arms + "rrl"), lines)
+    doubt = ["These readings share the doubt about the effects."] if words.undermining(readout) else []
+    return section("## Guardrails", table(headers, rows, right="l" + "l" * arms + "rrl"), lines, doubt)
 
 
 def _harmful_end(metric: MetricResult) -> str:

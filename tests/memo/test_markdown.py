@@ -87,6 +87,9 @@ def test_a_failed_check_takes_the_claim_from_the_numbers(switchback: Readout, sp
     doubt = "Read these numbers with care: what failed (`untreated_outcomes`)"
     effects = _section(memo(spillover), "## Effects")
     assert effects.strip().startswith(doubt)
+    assert "These readings share the doubt about the effects." in _section(memo(spillover), "## Guardrails")
+    assert "**What was to be estimated:** average effect" in memo(spillover)
+    assert "**What is estimated:** average effect" in memo(switchback)
     assert "Read these numbers with care" not in memo(switchback)
     below_bar = Check("economic_bar", "economics", "fail", "net value is below the bar", action="rollback")
     assert "Read these numbers with care" not in memo(replace(switchback, checks=(below_bar,)))
