@@ -1,4 +1,4 @@
-"""The decision: an ordered, first-match table of rules over checks and verdicts, kept in configs/decision_rules.yaml."""
+"""The decision: an ordered, first-match table of rules over checks and verdicts, in configs/decision_rules.yaml."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from readout.results import ACTIONS, Action, Check, Decision, MetricResult
 from readout.verdicts import inside_minimum_effect
 
 # From the most to the least that is done with a treatment: of several arms, the memo speaks of the first.
-STRENGTH: tuple[Action, ...] = ("ship", "target", "holdout", "ramp", "stronger_design", "instrument", "pause", "rollback")
+STRENGTH: tuple[Action, ...] = (
+    "ship",
+    "target",
+    "holdout",
+    "ramp",
+    "stronger_design",
+    "instrument",
+    "pause",
+    "rollback",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +125,15 @@ def _worded(facts: Facts, rule: Rule, matched: Sequence[tuple[str, str]]) -> Dec
         "unit": evidence.sample.unit,
         "primary": primary,
         "checks": ", ".join(check_names),
-        "guardrails": ("; " if rule.rule == "harmed" or check_names else "") + ", ".join(guardrails) if guardrails else "",
+        "guardrails": ("; " if rule.rule == "harmed" or check_names else "") + ", ".join(guardrails)
+        if guardrails
+        else "",
         "sample": _sample_needed(facts),
     }
-    reasons = [reason for _, reason in matched] or [primary, *(_guardrail_words(m) for m in facts.metrics if m.guardrail)]
+    reasons = [reason for _, reason in matched] or [
+        primary,
+        *(_guardrail_words(m) for m in facts.metrics if m.guardrail),
+    ]
     if matched and rule.action in ("stronger_design", "ramp") and primary:
         naive = "Measured, not to be read as the effect: " if rule.rule == "design_does_not_fit" else "Measured: "
         reasons.append(naive + primary + ".")
@@ -146,12 +160,18 @@ def _warns(facts: Facts, name: str) -> list[tuple[str, str]]:
 
 
 def _asks(facts: Facts, action: str) -> list[tuple[str, str]]:
-    return [(c.name, f"{c.name}: {c.message}") for c in facts.checks if c.action == action and facts.status(c) == "fail"]
+    return [
+        (c.name, f"{c.name}: {c.message}") for c in facts.checks if c.action == action and facts.status(c) == "fail"
+    ]
 
 
 def _primary(facts: Facts, verdict: str) -> list[tuple[str, str]]:
     # A primary that could not be estimated settles nothing.
-    return [(m.metric, f"{effect_in_words(m)}: {m.verdict or 'not estimated'}") for m in facts.primaries if (m.verdict or "inconclusive") == verdict]
+    return [
+        (m.metric, f"{effect_in_words(m)}: {m.verdict or 'not estimated'}")
+        for m in facts.primaries
+        if (m.verdict or "inconclusive") == verdict
+    ]
 
 
 def _primary_small(facts: Facts, _: bool) -> list[tuple[str, str]]:
@@ -182,8 +202,8 @@ def effect_in_words(m: MetricResult) -> str:
     if m.estimate is None or m.ci_low is None or m.ci_high is None:
         return f"{m.metric} was {m.note or 'not estimated'}"
     if m.relative is not None and m.relative_ci_low is not None and m.relative_ci_high is not None:
-        return f"{m.metric} {100 * m.relative:+.3g} % [{100 * m.relative_ci_low:+.3g} %, {100 * m.relative_ci_high:+.3g} %]"
-    return f"{m.metric} {m.estimate:+.3g} [{m.ci_low:+.3g}, {m.ci_high:+.3g}]"
+        return f"{m.metric} {numbers.relative(m.relative, m.relative_ci_low, m.relative_ci_high)}"
+    return f"{m.metric} {numbers.effect(m.estimate, m.ci_low, m.ci_high)}"
 
 
 def _guardrail_words(m: MetricResult) -> str:
@@ -219,9 +239,13 @@ def _sample_needed(facts: Facts) -> str:
         factor = (m.minimum_detectable_effect / size) ** 2
         n = m.n_control + m.n_treatment
         if factor > 1:
-            said.append(f"to see {text} of {m.metric} with a power of 80 % it takes about {factor:.2g} times the {n:,} {m.unit}s of this window.")
+            said.append(
+                f"to see {text} of {m.metric} with 80 % power takes about {factor:.2g} times these {n:,} {m.unit}s."
+            )
         else:
-            said.append(f"this window could see {text} of {m.metric}; an effect near it takes about twice the {n:,} {m.unit}s.")
+            said.append(
+                f"this window could see {text} of {m.metric}; an effect near it takes about twice the {n:,} {m.unit}s."
+            )
     return " ".join(said) or "the same design for longer."
 
 

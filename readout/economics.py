@@ -8,11 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from estimators.estimate import Estimate
 from readout.errors import Problem, SpecError
 from readout.evidence import Evidence
 from readout.logs import Logs
 from readout.reduce import pilot
-from readout.results import Check
+from readout.results import Action, Check, Status
 from readout.spec.model import Spec
 from readout.terms import Term, eligible_only, number
 
@@ -32,7 +33,11 @@ def terms(spec: Spec, logs: Logs, metrics: Mapping[str, Term]) -> list[Term]:
         return []
     mask = eligible_only(spec, logs)
     zero = pl.lit(0.0)
-    value = zero if spec.economics.value is None else _of_metric("value", spec.economics.value.metric, metrics) * spec.economics.value.usd
+    value = (
+        zero
+        if spec.economics.value is None
+        else _of_metric("value", spec.economics.value.metric, metrics) * spec.economics.value.usd
+    )
     cost = zero
     if spec.economics.cost is not None:
         given = spec.economics.cost
@@ -57,22 +62,26 @@ def economic_bar(evidence: Evidence) -> Check:
     if economics is None:
         return Check("economic_bar", "economics", "skip", "the spec states no economics")
     bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
-    said, status, worst = [], "pass", None
+    said: list[str] = []
+    by_arm: dict[str, Status] = {}
+    worst: Estimate | None = None
     for arm in evidence.treatments:
         effect = evidence.effect(NET, arm)
         if effect is None:
             return Check("economic_bar", "economics", "skip", f"net value: {evidence.why_not(NET, arm)}")
         low, high = PER * effect.ci_low, PER * effect.ci_high
         label = evidence.arms[arm]
-        said.append(f"{label}: net {PER * effect.estimate:+.3g} USD per 1,000 requests against control [{low:.3g}, {high:.3g}], bar {bar:g}")
-        mine = "fail" if high < bar else "warn" if low < bar else "pass"
-        if worst is None or ("pass", "warn", "fail").index(mine) > ("pass", "warn", "fail").index(status):
-            status, worst = mine, effect
+        said.append(
+            f"{label}: net {PER * effect.estimate:+.3g} [{low:.3g}, {high:.3g}] USD per 1,000 requests, bar {bar:g}"
+        )
+        by_arm[label] = "fail" if high < bar else "warn" if low < bar else "pass"
+        if worst is None or effect.ci_low < worst.ci_low:
+            worst = effect
     assert worst is not None
     numbers = (worst.statistic, worst.p_value, PER * worst.estimate, bar)
-    if status == "fail":
-        return Check("economic_bar", "economics", "fail", "; ".join(said), *numbers, "rollback")
-    return Check("economic_bar", "economics", "warn" if status == "warn" else "pass", "; ".join(said), *numbers)
+    status: Status = next(s for s in ("fail", "warn", "pass") if s in by_arm.values())
+    action: Action | None = "rollback" if status == "fail" else None
+    return Check("economic_bar", "economics", status, "; ".join(said), *numbers, action, {"by_arm": by_arm})
 
 
 def summary(evidence: Evidence) -> dict[str, Any] | None:
@@ -80,7 +89,8 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     economics = evidence.spec.economics
     if economics is None:
         return None
-    per_arm, gpu_hours = {}, {}
+    per_arm: dict[str, dict[str, float]] = {}
+    gpu_hours: dict[str, float] = {}
     for code, arm in enumerate(evidence.arms):
         value, requests = evidence.sample.arm_total(evidence.terms[VALUE], code)
         cost, _ = evidence.sample.arm_total(evidence.terms[COST], code)
@@ -88,21 +98,21 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
             "value_usd": value,
             "cost_usd": cost,
             "requests": requests,
-            "net_usd_per_1k_requests": PER * (value - cost) / requests if requests else None,
+            "net_usd_per_1k_requests": PER * (value - cost) / requests,
         }
         if economics.cost is not None and economics.cost.usd and GPU_SECONDS.search(economics.cost.column or ""):
             gpu_hours[arm] = cost / economics.cost.usd / 3600
     first = evidence.arms[1]
     effect = evidence.effect(NET, 1)
-    net = {"estimate": None, "ci_low": None, "ci_high": None}
-    if effect is not None:
-        net = {"estimate": PER * effect.estimate, "ci_low": PER * effect.ci_low, "ci_high": PER * effect.ci_high}
+    ends = (None, None, None) if effect is None else (effect.estimate, effect.ci_low, effect.ci_high)
+    net = {n: None if v is None else PER * v for n, v in zip(("estimate", "ci_low", "ci_high"), ends, strict=True)}
     worth = economics.value.usd if economics.value is not None else 0.0
     units = {a: v["value_usd"] / worth for a, v in per_arm.items() if worth and v["value_usd"]}
     return {
         "value_per_gpu_hour": per_arm[first]["value_usd"] / gpu_hours[first] if gpu_hours.get(first) else None,
         "cost_per_success": {a: per_arm[a]["cost_usd"] / n for a, n in units.items()} or None,
-        "margin": {a: (v["value_usd"] - v["cost_usd"]) / v["value_usd"] for a, v in per_arm.items() if v["value_usd"]} or None,
+        "margin": {a: (v["value_usd"] - v["cost_usd"]) / v["value_usd"] for a, v in per_arm.items() if v["value_usd"]}
+        or None,
         "net_usd_per_1k_requests": net,
         "bar": 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests,
         "per_arm": per_arm,
@@ -113,7 +123,13 @@ def _of_metric(what: str, name: str | None, metrics: Mapping[str, Term]) -> pl.E
     term = metrics[str(name)]
     if term.den is not None or term.quantile is not None:
         hint = "name a metric with a column or an expr"
-        raise SpecError([Problem(f"economics.{what}.metric", f"{name!r} is a ratio or a quantile and has no value per request", hint)])
+        raise SpecError(
+            [
+                Problem(
+                    f"economics.{what}.metric", f"{name!r} is a ratio or a quantile and has no value per request", hint
+                )
+            ]
+        )
     # Outside the metric's own rows the value is nothing; where it should be known and is not, it is unknown.
     missing = pl.lit(False) if term.missing is None else term.missing.fill_null(False)
     return pl.when(~missing).then(term.num.fill_null(0)).cast(pl.Float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from attribution.batches import Batches
@@ -33,12 +34,16 @@ def energy_model(spec: Spec) -> EnergyModel:
     assert spec.attribution is not None
     name = spec.attribution.energy_model
     folder = bundled("configs") / "energy"
-    path = folder / f"{name}.yaml" if "/" not in name and not name.endswith((".yaml", ".yml")) else spec.base / Path(name)
+    path = (
+        folder / f"{name}.yaml" if "/" not in name and not name.endswith((".yaml", ".yml")) else spec.base / Path(name)
+    )
     try:
         return load_model(path.read_text(encoding="utf-8"))
     except OSError as error:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        problem = Problem("attribution.energy_model", f"no energy model {visible(name)!r}", f"bundled: {names}; or a path")
+        problem = Problem(
+            "attribution.energy_model", f"no energy model {visible(name)!r}", f"bundled: {names}; or a path"
+        )
         raise SpecError([problem]) from error
     except ValueError as error:
         raise SpecError([Problem(visible(str(path)), visible(str(error), 500))]) from error
@@ -74,7 +79,9 @@ def attributed(spec: Spec, logs: Logs, model: EnergyModel) -> tuple[Shares, pl.D
     """Shares of every row of the log, and per row its arm code where it is kept."""
     assert spec.attribution is not None
     columns = spec.attribution.columns
-    wanted = {role: pl.col(getattr(columns, role)).cast(pl.Float64) for role in NUMBERS if getattr(columns, role) is not None}
+    wanted = {
+        role: pl.col(getattr(columns, role)).cast(pl.Float64) for role in NUMBERS if getattr(columns, role) is not None
+    }
     batch = pl.col(str(columns.batch)).cast(pl.String)
     arm = pl.when(pl.col("@drop").is_null()).then(pl.col("@arm_code"))
     frame = logs.frame.select(batch.alias("batch"), arm.alias("arm"), **wanted).collect(engine="streaming")
@@ -106,15 +113,18 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     model = energy_model(spec)
     shares, rows = attributed(spec, evidence.logs, model)
     if shares.efficiency_error > EFFICIENCY:
-        raise ReadoutError([Problem("attribution", f"shares miss a batch's energy by {shares.efficiency_error:.1e} of it")])
+        raise ReadoutError(
+            [Problem("attribution", f"shares miss a batch's energy by {shares.efficiency_error:.1e} of it")]
+        )
     intensity = spec.attribution.carbon.g_per_kwh if spec.attribution.carbon is not None else None
     totals = by_label(shares, rows["arm"].cast(pl.Float64).to_numpy())
-    per_arm, naive = {}, {rule: {} for rule in shares.naive}
+    per_arm: dict[str, dict[str, float | None]] = {}
+    naive: dict[str, dict[str, float]] = {rule: {} for rule in shares.naive}
     successes = _successes(evidence)
     for code, arm in enumerate(evidence.arms):
         if (found := totals.get(code)) is None:
             continue
-        grams = None if intensity is None else float(carbon_g(found.wh, intensity))
+        grams = None if intensity is None else float(carbon_g(np.array([found.wh]), intensity)[0])
         per_arm[arm] = {
             "requests": found.requests,
             "wh": found.wh,
@@ -138,7 +148,8 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         "components": dict(shares.components),
         "measured": None if measured is None else {
             "used": measured.used, "missing": measured.missing, "invalid": measured.invalid,
-            "factor_median": measured.factor_median, "factor_low": measured.factor_low, "factor_high": measured.factor_high,
+            "factor_median": measured.factor_median, "factor_low": measured.factor_low,
+            "factor_high": measured.factor_high,
         },
         "tier": 3 if measured is not None and measured.used else 2,
         "unattributed": sum(shares.unattributed.values()),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from estimators.estimate import Estimate
+from typing import Any
+
 from estimators.inference import minimum_detectable_effect
 from readout.evidence import Evidence
-from readout.results import MetricResult
+from readout.results import Guardrail, MetricResult
 from readout.samples import Blocks, histograms
 from readout.spec.metrics import Metric
 from readout.verdicts import guardrail_of, verdict_of
+
+_NUMBERS = (
+    "method", "estimate", "std_error", "df", "statistic", "p_value", "ci_low", "ci_high", "relative", "relative_ci_low",
+    "relative_ci_high", "relative_reason", "control_value", "treatment_value", "n_control", "n_treatment",
+)  # fmt: skip
 
 
 def metric_results(evidence: Evidence) -> tuple[MetricResult, ...]:
@@ -19,41 +25,35 @@ def metric_results(evidence: Evidence) -> tuple[MetricResult, ...]:
 
 def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
     found = evidence.effect(metric.name, arm)
-    nulls = evidence.total(f"{metric.name}|null")
-    common = {
-        "metric": metric.name,
-        "role": metric.role,
-        "arm": evidence.arms[arm],
-        "control": evidence.arms[0],
-        "better": metric.better,
-        "unit": evidence.sample.unit,
-        "estimand": estimand(metric),
-        "minimum_effect": None if metric.minimum_effect is None else metric.minimum_effect.text,
-        "margin": None if metric.margin is None else metric.margin.text,
-        "nulls": nulls,
-    }
+    numbers: dict[str, Any] = dict.fromkeys(_NUMBERS)
     if found is None:
-        empty = dict.fromkeys(
-            ("estimate", "std_error", "df", "statistic", "p_value", "ci_low", "ci_high", "relative", "relative_ci_low",
-             "relative_ci_high", "control_value", "treatment_value", "minimum_detectable_effect", "verdict"),
-        )  # fmt: skip
-        reason = f"not estimated: {evidence.why_not(metric.name, arm)}"
-        guardrail = "inconclusive" if metric.role == "guardrail" or metric.margin is not None else None
-        return MetricResult(
-            **common, **empty, method=evidence.sample.method, n_control=0, n_treatment=0, guardrail=guardrail, note=reason
-        )  # type: ignore[arg-type]
-    return MetricResult(**common, **_numbers(found, evidence.spec.decision.alpha), verdict=verdict_of(metric, found),
-                        guardrail=guardrail_of(metric, found), note=_note(evidence, metric))  # type: ignore[arg-type]  # fmt: skip
-
-
-def _numbers(found: Estimate, alpha: float) -> dict[str, object]:
-    names = (
-        "method", "estimate", "std_error", "df", "statistic", "p_value", "ci_low", "ci_high", "relative", "relative_ci_low",
-        "relative_ci_high", "control_value", "treatment_value", "n_control", "n_treatment", "relative_reason",
-    )  # fmt: skip
-    return {name: getattr(found, name) for name in names} | {
-        "minimum_detectable_effect": minimum_detectable_effect(found.std_error, found.df, alpha)
-    }
+        note = f"not estimated: {evidence.why_not(metric.name, arm)}"
+        guardrail: Guardrail | None = (
+            "inconclusive" if metric.role == "guardrail" or metric.margin is not None else None
+        )
+        numbers |= {"method": evidence.sample.method, "n_control": 0, "n_treatment": 0, "relative_reason": ""}
+        detectable = None
+    else:
+        note, guardrail = _note(evidence, metric), guardrail_of(metric, found)
+        numbers = {name: getattr(found, name) for name in numbers}
+        detectable = minimum_detectable_effect(found.std_error, found.df, evidence.spec.decision.alpha)
+    return MetricResult(
+        metric=metric.name,
+        role=metric.role,
+        arm=evidence.arms[arm],
+        control=evidence.arms[0],
+        better=metric.better,
+        unit=evidence.sample.unit,
+        estimand=estimand(metric),
+        minimum_detectable_effect=detectable,
+        verdict=None if found is None else verdict_of(metric, found),
+        guardrail=guardrail,
+        minimum_effect=None if metric.minimum_effect is None else metric.minimum_effect.text,
+        margin=None if metric.margin is None else metric.margin.text,
+        nulls=evidence.total(f"{metric.name}|null"),
+        note=note,
+        **numbers,
+    )
 
 
 def estimand(metric: Metric) -> str:
@@ -74,7 +74,9 @@ def _note(evidence: Evidence, metric: Metric) -> str:
     if metric.quantile is not None:
         notes.append(f"from value buckets at most {100 * (histograms.FACTOR - 1):.2g} % wide")
     if metric.on == "untreated":
-        notes.append("who is left untreated in a treated arm is a selection, so part of the difference is who, not how they fared")
+        notes.append(
+            "who is left untreated in a treated arm is a selection: part of the difference is who, not how they fared"
+        )
     if metric.covariate is not None:
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):

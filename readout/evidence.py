@@ -120,13 +120,19 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
         raise LogError([Problem(path, "the log has no rows")])
     if rows.kept == 0:
         why = "; ".join(f"{n:,} {reason}" for reason, n in sorted(rows.dropped.items(), key=lambda kv: -kv[1]))
-        hint = "widen logs.start/end or logs.last" if OUTSIDE in rows.dropped else "see logs.where, design and logs.columns"
+        hint = (
+            "widen logs.start/end or logs.last"
+            if OUTSIDE in rows.dropped
+            else "see logs.where, design and logs.columns"
+        )
         raise LogError([Problem(path, f"no row is left of {rows.read:,} read: {why}", hint)])
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
         names = ", ".join(repr(a) for a in empty)
         others = rows.dropped.get("an arm the spec does not name", 0)
-        hint = f"{others:,} rows carry other labels in the arm column; see design.control and design.treatment" if others else (
-            "check design.control and design.treatment against the arm column, and the window"
+        hint = (
+            f"{others:,} rows carry other labels in the arm column; see design.control and design.treatment"
+            if others
+            else ("check design.control and design.treatment against the arm column, and the window")
         )
         raise LogError([Problem(path, f"no kept row of arm {names}; an effect needs both arms", hint)])

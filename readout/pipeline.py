@@ -11,14 +11,16 @@ from typing import Any
 
 import polars as pl
 
-from readout import checks, economics, energy, spec as specs
+from readout import checks, economics, energy
+from readout import spec as specs
 from readout.checks import assignment, balance, execution, logging, rollback, spillover
 from readout.decide import decide
 from readout.errors import LogError, Problem
 from readout.estimate import metric_results
 from readout.evidence import Evidence, count, require_rows, rows_table
 from readout.logs import Logs, open_logs
-from readout.memo import document, figures as drawings, markdown
+from readout.memo import document, markdown
+from readout.memo import figures as drawings
 from readout.memo.write import write
 from readout.reduce import NotFinite, Table, run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
@@ -199,7 +201,9 @@ def _reduce(spec: Spec, logs: Logs, tables: Sequence[Table]) -> dict[str, pl.Dat
         ) from error
     except pl.exceptions.PolarsError as error:
         text = str(error).strip().splitlines()
-        raise LogError([Problem("logs", f"cannot be read to the end: {text[0] if text else type(error).__name__}")]) from error
+        raise LogError(
+            [Problem("logs", f"cannot be read to the end: {text[0] if text else type(error).__name__}")]
+        ) from error
 
 
 def _metric_of(error: NotFinite) -> list[tuple[Problem, str]]:
@@ -232,7 +236,7 @@ def _readable(spec: Spec, as_of: datetime) -> CheckReport:
     logs = open_logs(spec, as_of)
     metric_terms(spec, logs)
     n = logs.source.rows
-    note = f"the checks of {spec.design.kind} are not available yet: only the spec, the files and their columns were looked at"
+    note = f"checks of {spec.design.kind} are not available yet: only the spec, the files and their columns were read"
     return CheckReport(spec.name, Rows(n, n, {}), (), (note,))
 
 
@@ -270,16 +274,16 @@ def _assignment(evidence: Evidence) -> str:
     if isinstance(evidence.sample, Blocks):
         together = "all clusters switched together" if evidence.sample.together else "each cluster switched on its own"
         return f"Blocks of time were assigned by cluster; {together}. {evidence.sample.unit.capitalize()}s: {said}."
-    shared = "they share the capacity that the policy changes" if evidence.spec.design.shared_state else (
-        "the spec states that they share nothing the policy changes"
+    shared = (
+        "they share the capacity that the policy changes"
+        if evidence.spec.design.shared_state
+        else ("the spec states that they share nothing the policy changes")
     )
     return f"{evidence.sample.unit.capitalize()}s were assigned one by one: {said}; {shared}."
 
 
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
-    diagnostics: dict[str, Any] = {}
-    for one in found:
-        diagnostics |= {name: value for name, value in one.details.items() if name != "by_arm"}
+    diagnostics = {name: value for one in found for name, value in one.details.items() if name != "by_arm"}
     for name in (m.name for m in evidence.spec.metrics.values() if m.role == "primary"):
         for arm in evidence.treatments:
             effect = evidence.effect(name, arm)

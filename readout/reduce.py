@@ -109,7 +109,7 @@ def partial(frame: pl.LazyFrame, table: Table, grids: Mapping[str, Grid]) -> pl.
     aggregates += [expr.max().alias(name) for name, expr in table.maxima.items()]
     if not table.keys:
         return frame.select(aggregates)
-    return frame.group_by(**table.keys).agg(aggregates)
+    return frame.group_by([expr.alias(key) for key, expr in table.keys.items()]).agg(aggregates)
 
 
 def merge(parts: Sequence[pl.DataFrame], table: Table, grids: Mapping[str, Grid]) -> pl.DataFrame:
@@ -165,9 +165,7 @@ def run_pass(frame: pl.LazyFrame, tables: Iterable[Table], rows: int) -> dict[st
     }
 
 
-def _largest(
-    frame: pl.LazyFrame, tables: Sequence[Table], grids: Mapping[str, Mapping[str, Grid]]
-) -> pl.LazyFrame:
+def _largest(frame: pl.LazyFrame, tables: Sequence[Table], grids: Mapping[str, Mapping[str, Grid]]) -> pl.LazyFrame:
     """The largest magnitude that each float sum met; NaN where it met one."""
     return frame.select(
         (t.sums[n] if t.where is None else t.sums[n].filter(t.where)).abs().nan_max().alias(f"{t.name}\0{n}")
@@ -192,7 +190,9 @@ def pilot_means(frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rows: int) -
 def pilot(frame: pl.LazyFrame, aggregates: Sequence[pl.Expr], rows: int) -> pl.DataFrame:
     """Aggregates of three slices of the log (start, middle, end), a row each: to choose constants, never results."""
     starts = sorted({0, max(rows // 2 - PILOT_ROWS // 2, 0), max(rows - PILOT_ROWS, 0)})
-    return pl.concat(pl.collect_all([frame.slice(s, PILOT_ROWS).select(aggregates) for s in starts], engine="streaming"))
+    return pl.concat(
+        pl.collect_all([frame.slice(s, PILOT_ROWS).select(aggregates) for s in starts], engine="streaming")
+    )
 
 
 def _pilot(frame: pl.LazyFrame, tables: Sequence[Table], rows: int) -> dict[str, dict[str, float]]:
@@ -202,7 +202,9 @@ def _pilot(frame: pl.LazyFrame, tables: Sequence[Table], rows: int) -> dict[str,
     if not any(floats.values()):
         return {t.name: {} for t in tables}
     wanted = [
-        t.sums[n].abs().fill_nan(None).max().cast(pl.Float64).alias(f"{t.name}\0{n}") for t in tables for n in floats[t.name]
+        t.sums[n].abs().fill_nan(None).max().cast(pl.Float64).alias(f"{t.name}\0{n}")
+        for t in tables
+        for n in floats[t.name]
     ]
     seen = pilot(frame, wanted, rows).max().row(0, named=True)
     return {t.name: {n: _room(seen[f"{t.name}\0{n}"]) for n in floats[t.name]} for t in tables}

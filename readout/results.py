@@ -57,7 +57,7 @@ class MetricResult:
         metric, role, arm, control: Names; ``role`` as in the spec.
         better: ``higher`` or ``lower``.
         unit: What one observation of the estimator is: ``unit``, ``request`` or ``cluster-block`` ...
-        estimate: Treatment minus control, in the metric's unit; with its standard error, degrees of freedom and interval.
+        estimate: Treatment minus control, in the metric's unit; with standard error, degrees of freedom and interval.
         relative: Effect over control's value as a fraction, with its own interval; None with ``relative_reason``.
         nulls: Kept rows on which the metric was null.
         minimum_effect, margin: As the spec's text (``5%``), or None.

@@ -57,7 +57,9 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
         LogError: Columns that are missing or not numeric, all of them at once.
         SpecError: SQL that does not parse, or a metric that the design cannot carry.
     """
-    terms, logged, asked = [], [], []
+    terms: list[Term] = []
+    logged: list[Problem] = []
+    asked: list[Problem] = []
     for metric in spec.metrics.values():
         try:
             terms.append(_term(metric, spec, logs))
@@ -131,14 +133,14 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
     per_unit = metric.per == "unit"
     if per_unit and spec.design.kind == "request_rct":
         hint = "randomize units (user_rct) or blocks (switchback), or drop 'per'"
-        raise SpecError([Problem(f"{where}.per", "a unit sees both arms under request_rct, so its sum belongs to neither", hint)])
+        raise SpecError(
+            [Problem(f"{where}.per", "a unit sees both arms under request_rct, so its sum belongs to neither", hint)]
+        )
     if per_unit and not logs.has("unit"):
         raise LogError([Problem(f"{where}.per", "'unit' needs the role 'unit' in logs.columns")])
     source = f"{metric.column or metric.expr}|{metric.where}|{metric.on}"
     missing = mask(value.is_null())
-    return Term(
-        metric.name, mask(value), per_unit=per_unit, quantile=metric.quantile, source=source, missing=missing
-    )
+    return Term(metric.name, mask(value), per_unit=per_unit, quantile=metric.quantile, source=source, missing=missing)
 
 
 def _and(mask: Callable[[pl.Expr], pl.Expr], keep: pl.Expr) -> Callable[[pl.Expr], pl.Expr]:

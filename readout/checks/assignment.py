@@ -52,7 +52,10 @@ def srm(evidence: Evidence) -> Check:
     split = spec.design.split
     weights = [1.0 if split is None else split.get(arm, 0.0) for arm in evidence.arms]
     shares = [w / sum(weights) for w in weights]
-    said = ", ".join(f"{arm} {n:,} ({percent(share(n, total))}, expected {percent(s)})" for arm, n, s in zip(evidence.arms, counts, shares, strict=True))
+    said = ", ".join(
+        f"{arm} {n:,} ({percent(share(n, total))}, expected {percent(s)})"
+        for arm, n, s in zip(evidence.arms, counts, shares, strict=True)
+    )
     if min(total * s for s in shares if s > 0) < 5:
         return Check("srm", "assignment", "skip", f"too few {evidence.sample.unit}s for a chi-square test: {said}")
     statistic, _, p = chi_square_srm(counts, shares)
@@ -60,7 +63,16 @@ def srm(evidence: Evidence) -> Check:
     if p >= limit:
         return Check("srm", "assignment", "pass", f"{evidence.sample.unit}s: {said}", statistic, p, far, limit)
     if far <= SMALL_DEVIATION:
-        return Check("srm", "assignment", "warn", f"significant but within 0.1 %; {evidence.sample.unit}s: {said}", statistic, p, far, limit)
+        return Check(
+            "srm",
+            "assignment",
+            "warn",
+            f"significant but within 0.1 %; {evidence.sample.unit}s: {said}",
+            statistic,
+            p,
+            far,
+            limit,
+        )
     message = f"the arms are not split as configured; {evidence.sample.unit}s: {said}"
     return Check("srm", "assignment", "fail", message, statistic, p, far, limit, "pause")
 
@@ -75,7 +87,15 @@ def eligibility(evidence: Evidence) -> Check:
     treated = evidence.total("treated_not_eligible") if logs.has("executed") else 0
     if share(treated, ineligible) > limit:
         message = f"{treated:,} of {ineligible:,} ineligible rows were treated ({percent(share(treated, ineligible))})"
-        return Check("eligibility", "assignment", "fail", message, value=share(treated, ineligible), threshold=limit, action="pause")
+        return Check(
+            "eligibility",
+            "assignment",
+            "fail",
+            message,
+            value=share(treated, ineligible),
+            threshold=limit,
+            action="pause",
+        )
     moved = []
     for arm in evidence.treatments:
         effect = evidence.effect(ELIGIBLE, arm)
@@ -83,11 +103,26 @@ def eligibility(evidence: Evidence) -> Check:
             moved.append((effect, evidence.arms[arm]))
     if moved:
         effect, name = moved[0]
-        message = f"the eligible share differs by {percent(effect.estimate)} points between {name} and control: eligibility depends on the arm"
-        return Check("eligibility", "assignment", "fail", message, effect.statistic, effect.p_value, abs(effect.estimate), limit, "pause")
+        message = f"the eligible share under {name} differs from control's by {percent(effect.estimate)}: it depends on the arm"
+        return Check(
+            "eligibility",
+            "assignment",
+            "fail",
+            message,
+            effect.statistic,
+            effect.p_value,
+            abs(effect.estimate),
+            limit,
+            "pause",
+        )
     if ineligible == 0:
         return Check("eligibility", "assignment", "pass", f"all {kept:,} assigned rows are eligible")
-    return Check("eligibility", "assignment", "pass", f"{percent(share(kept - ineligible, kept))} of rows are eligible, alike in the arms; no ineligible row beyond {percent(limit)} was treated")
+    return Check(
+        "eligibility",
+        "assignment",
+        "pass",
+        f"{percent(share(kept - ineligible, kept))} of rows are eligible, alike in the arms; {treated:,} ineligible rows treated",
+    )
 
 
 def exposure_time(evidence: Evidence) -> Check:

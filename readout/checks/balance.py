@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,16 @@ FEATURE = "@feature "
 LEVELS = "levels "
 # A feature with more values than this is an identifier, not a group; its balance is not tested.
 MOST_LEVELS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One feature against control: standardized difference and p-value."""
+
+    covariate: str
+    arm: str
+    before: float
+    p_value: float
 
 
 def terms(spec: Spec, logs: Logs) -> list[Term]:
@@ -61,27 +72,42 @@ def covariate_balance(evidence: Evidence) -> Check:
     limit = threshold(evidence.spec, "covariate_balance", 0.001)
     features = evidence.logs.columns.get("features", ())
     if not features:
-        return Check("covariate_balance", "balance", "skip", "no pre-decision features are declared (logs.columns.features)")
-    tested = []
-    for arm in evidence.treatments:
-        for name in features:
-            if (found := _difference(evidence, name, arm)) is not None:
-                tested.append({"covariate": name, "arm": evidence.arms[arm], "before": found[0], "after": None, "p_value": found[1]})
+        return Check(
+            "covariate_balance", "balance", "skip", "no pre-decision features are declared (logs.columns.features)"
+        )
+    tested = [
+        Difference(name, evidence.arms[arm], *found)
+        for arm in evidence.treatments
+        for name in features
+        if (found := _difference(evidence, name, arm)) is not None
+    ]
     if not tested:
-        return Check("covariate_balance", "balance", "skip", "no declared feature could be compared (all null, or too many levels)")
-    worst = min(tested, key=lambda row: row["p_value"])
-    p = min(1.0, len(tested) * worst["p_value"])
-    details = {"balance": tested}
-    largest = max(tested, key=lambda row: abs(row["before"] or 0.0))
-    message = f"{len(tested)} comparisons; largest standardized difference {abs(largest['before']):.3f} ({largest['covariate']})"
-    found_value = abs(largest["before"])
+        return Check(
+            "covariate_balance",
+            "balance",
+            "skip",
+            "no declared feature could be compared (all null, or too many levels)",
+        )
+    worst = min(tested, key=lambda d: d.p_value)
+    largest = max(tested, key=lambda d: abs(d.before))
+    p = min(1.0, len(tested) * worst.p_value)
+    numbers = (None, p, abs(largest.before), limit)
+    rows = [
+        {"covariate": d.covariate, "arm": d.arm, "before": d.before, "after": None, "p_value": d.p_value}
+        for d in tested
+    ]
+    details = {"balance": rows}
+    after = f"(p = {p:.2g} after {len(tested)} comparisons)"
     if p < limit:
-        message = f"{worst['covariate']} differs between the arms beyond chance (p = {p:.2g} after {len(tested)} comparisons)"
-        return Check("covariate_balance", "balance", "fail", message, None, p, found_value, limit, "pause", details)
+        message = f"{worst.covariate} differs between the arms beyond chance {after}"
+        return Check("covariate_balance", "balance", "fail", message, *numbers, "pause", details)
     if p < 0.05:
-        message = f"{worst['covariate']} differs between the arms (p = {p:.2g} after {len(tested)} comparisons)"
-        return Check("covariate_balance", "balance", "warn", message, None, p, found_value, limit, None, details)
-    return Check("covariate_balance", "balance", "pass", message, None, p, found_value, limit, None, details)
+        message = f"{worst.covariate} differs between the arms {after}"
+        return Check("covariate_balance", "balance", "warn", message, *numbers, None, details)
+    message = (
+        f"{len(tested)} comparisons; largest standardized difference {abs(largest.before):.3f} ({largest.covariate})"
+    )
+    return Check("covariate_balance", "balance", "pass", message, *numbers, None, details)
 
 
 def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] | None:
@@ -121,7 +147,9 @@ def _by_level(
     best: tuple[float, float] | None = None
     for mine, theirs in zip(control, treated, strict=True):
         try:
-            effect = difference_in_means(Moments.from_arrays(mine, control_total), Moments.from_arrays(theirs, treated_total))
+            effect = difference_in_means(
+                Moments.from_arrays(mine, control_total), Moments.from_arrays(theirs, treated_total)
+            )
         except EstimationError:
             continue
         pooled = (mine.sum() + theirs.sum()) / (control_total.sum() + treated_total.sum())

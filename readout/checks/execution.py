@@ -77,15 +77,24 @@ def timeouts_and_retries(evidence: Evidence) -> Check:
 def mixed_experience(evidence: Evidence) -> Check:
     """Workflows that met both arms, where users can see the difference."""
     if not evidence.spec.design.user_visible:
-        return Check("mixed_experience", "execution", "skip", "the change is not said to be visible to users (design.user_visible)")
+        return Check(
+            "mixed_experience",
+            "execution",
+            "skip",
+            "the change is not said to be visible to users (design.user_visible)",
+        )
     if "workflows" not in evidence.tables:
-        return Check("mixed_experience", "execution", "skip", "needs the role 'workflow'; a unit keeps one arm elsewhere")
+        return Check(
+            "mixed_experience", "execution", "skip", "needs the role 'workflow'; a unit keeps one arm elsewhere"
+        )
     frame = evidence.tables["workflows"]
     mixed = int((frame["least"] != frame["most"]).sum())
     value = share(mixed, len(frame))
     limit = threshold(evidence.spec, "mixed_experience", 0.05)
     message = f"{mixed:,} of {len(frame):,} workflows met both arms ({percent(value)})"
-    return Check("mixed_experience", "execution", "warn" if value > limit else "pass", message, value=value, threshold=limit)
+    return Check(
+        "mixed_experience", "execution", "warn" if value > limit else "pass", message, value=value, threshold=limit
+    )
 
 
 def _mixes_workflows(spec: Spec, logs: Logs) -> bool:
@@ -105,9 +114,8 @@ def _difference(evidence: Evidence, name: str, wanted: dict[str, str]) -> Check:
             if effect is None:
                 said.append(f"{word}: {evidence.why_not(term, arm)}")
                 continue
-            said.append(
-                f"{word}: {percent(effect.treatment_value)} under {evidence.arms[arm]}, {percent(effect.control_value)} under control"
-            )
+            shares = [share(*evidence.sample.arm_total(evidence.terms[term], code)) for code in (arm, 0)]
+            said.append(f"{word}: {percent(shares[0])} under {evidence.arms[arm]}, {percent(shares[1])} under control")
             if worst is None or abs(effect.estimate) > abs(worst.estimate):
                 worst = effect
             if effect.p_value < evidence.spec.decision.alpha and abs(effect.estimate) >= limit:

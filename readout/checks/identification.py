@@ -34,14 +34,29 @@ def tail_dominance(evidence: Evidence) -> Check:
             moved = abs(without.estimate - whole.estimate) / whole.std_error
             before, after = verdict_of(metric, whole), verdict_of(metric, without)
             if before != after and moved > limit:
-                failures.append(f"{metric.name}: {before} becomes {after} without a single {evidence.sample.unit} ({moved:.1f} standard errors)")
+                failures.append(
+                    f"{metric.name}: {before} becomes {after} without one {evidence.sample.unit} ({moved:.1f} std. errors)"
+                )
         top = evidence.sample.top_share(term)
         if top is not None and top > HALF:
             warnings.append(f"1 % of units hold {percent(top)} of {metric.name}")
     if failures:
-        return Check("tail_dominance", "identification", "fail", "; ".join(failures), threshold=limit, action="stronger_design")
+        return Check(
+            "tail_dominance", "identification", "fail", "; ".join(failures), threshold=limit, action="stronger_design"
+        )
     if warnings:
         return Check("tail_dominance", "identification", "warn", "; ".join(warnings), threshold=limit)
     if not seen:
-        return Check("tail_dominance", "identification", "skip", "no mean or ratio among primaries and guardrails could be computed without a unit")
-    return Check("tail_dominance", "identification", "pass", f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict", threshold=limit)
+        return Check(
+            "tail_dominance",
+            "identification",
+            "skip",
+            "no mean or ratio among primaries and guardrails could be computed without a unit",
+        )
+    return Check(
+        "tail_dominance",
+        "identification",
+        "pass",
+        f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict",
+        threshold=limit,
+    )

@@ -24,7 +24,9 @@ ENOUGH_ROWS = 1000
 
 def tables(spec: Spec, logs: Logs) -> list[Table]:
     """Values present by role, and failures before and after the filters."""
-    present = {f"has {role}": count(pl.col(f"@{role}").is_not_null()) for role in ("intended", "executed") if logs.has(role)}
+    present = {
+        f"has {role}": count(pl.col(f"@{role}").is_not_null()) for role in ("intended", "executed") if logs.has(role)
+    }
     for name in logs.columns.get("state", ()):
         present[f"has state {name}"] = count(pl.col(name).is_not_null())
     sums = {**present, **_failed(logs)}
@@ -58,7 +60,9 @@ def required_fields(evidence: Evidence) -> Check:
         return Check("required_fields", "logging", "fail", "; ".join(failures), action="instrument")
     if warnings:
         return Check("required_fields", "logging", "warn", "; ".join(warnings))
-    return Check("required_fields", "logging", "pass", f"intended and executed action and state are logged on {kept:,} rows")
+    return Check(
+        "required_fields", "logging", "pass", f"intended and executed action and state are logged on {kept:,} rows"
+    )
 
 
 def bad_controls(evidence: Evidence) -> Check:
@@ -73,7 +77,9 @@ def bad_controls(evidence: Evidence) -> Check:
         said = "; ".join(f"{name!r} is {after[name]}" for name in wrong)
         message = f"declared as known before the decision, but decided after it: {said}"
         return Check("bad_controls", "logging", "fail", message, value=len(wrong), threshold=0, action="instrument")
-    return Check("bad_controls", "logging", "pass", f"none of the {len(before)} pre-decision columns is decided after the action")
+    return Check(
+        "bad_controls", "logging", "pass", f"none of the {len(before)} pre-decision columns is decided after the action"
+    )
 
 
 def completed_only(evidence: Evidence) -> Check:
@@ -89,20 +95,34 @@ def completed_only(evidence: Evidence) -> Check:
         if name in after
     ]
     if named:
-        return Check("completed_only", "logging", "fail", "; ".join(named), value=len(named), threshold=0, action="instrument")
+        return Check(
+            "completed_only", "logging", "fail", "; ".join(named), value=len(named), threshold=0, action="instrument"
+        )
     if not _failure_tests(logs):
-        return Check("completed_only", "logging", "skip", "no column tells failures: map timeout, or name completed under after")
+        return Check(
+            "completed_only", "logging", "skip", "no column tells failures: map timeout, or name completed under after"
+        )
     read, kept = evidence.total("failed", kept=False), evidence.total("failed")
     n = evidence.total("n")
     if kept == 0 and read > 0:
-        message = f"none of {n:,} kept rows failed although the log holds {read:,} failed rows: the filters left them out"
+        message = (
+            f"none of {n:,} kept rows failed although the log holds {read:,} failed rows: the filters left them out"
+        )
         return Check("completed_only", "logging", "fail", message, value=0.0, action="instrument")
     if kept == 0 and n >= ENOUGH_ROWS:
-        message = f"not one of {n:,} rows shows a timeout or an unfinished request: make sure that failed requests are logged"
+        message = (
+            f"not one of {n:,} rows shows a timeout or an unfinished request: make sure that failed requests are logged"
+        )
         return Check("completed_only", "logging", "warn", message, value=0.0)
     if kept == 0:
         return Check("completed_only", "logging", "skip", f"no failure among {n:,} rows, too few to tell")
-    return Check("completed_only", "logging", "pass", f"{percent(share(kept, n))} of kept rows failed and are counted", value=share(kept, n))
+    return Check(
+        "completed_only",
+        "logging",
+        "pass",
+        f"{percent(share(kept, n))} of kept rows failed and are counted",
+        value=share(kept, n),
+    )
 
 
 def _has_values(evidence: Evidence, role: str) -> bool:
@@ -115,7 +135,7 @@ def _has_values(evidence: Evidence, role: str) -> bool:
 
 def _decided_after(spec: Spec, logs: Logs) -> dict[str, str]:
     """Columns that stand after the action, with what they are."""
-    after = {name: "declared under logs.columns.after" for name in logs.columns.get("after", ())}
+    after = dict.fromkeys(logs.columns.get("after", ()), "declared under logs.columns.after")
     for role in ("fallback", "timeout", "retries"):
         if logs.has(role):
             after[str(logs.columns[role])] = f"the {role} role, known only after the action"
@@ -129,7 +149,13 @@ def _decided_after(spec: Spec, logs: Logs) -> dict[str, str]:
 def _failure_tests(logs: Logs) -> list[pl.Expr]:
     tests = [pl.col("@timeout")] if logs.has("timeout") else []
     for name in logs.columns.get("after", ()):
-        if logs.dtype(name) == pl.Boolean and name.lower() in ("completed", "complete", "finished", "success", "succeeded"):
+        if logs.dtype(name) == pl.Boolean and name.lower() in (
+            "completed",
+            "complete",
+            "finished",
+            "success",
+            "succeeded",
+        ):
             tests.append(~pl.col(name))
     return tests
 

@@ -40,23 +40,32 @@ def rollback_trigger(evidence: Evidence) -> Check:
     triggers = evidence.spec.rollback
     if not triggers:
         return Check("rollback_trigger", "rollback", "skip", "the spec states no rollback trigger")
-    fired, quiet, unseen = [], [], []
+    said: dict[str, list[str]] = {"fired": [], "quiet": [], "unseen": []}
     value: float | None = None
     limit: float | None = None
     rows = []
+    fired_for: set[str] = set()
     for i, trigger in enumerate(triggers):
         for arm in evidence.treatments:
-            status, said, mine = _judge(evidence, i, trigger, arm)
-            {"fired": fired, "quiet": quiet, "unseen": unseen}[status].append(said)
-            rows.append({"trigger": _name(trigger), "arm": evidence.arms[arm], "status": status, "value": mine, "above": trigger.above})
-            if status == "fired" and value is None:
-                value, limit = mine, trigger.above
-    details = {"rollback_triggers": rows}
-    if fired:
-        return Check("rollback_trigger", "rollback", "fail", "; ".join(fired), value=value, threshold=limit, action="rollback", details=details)
-    if not quiet:
-        return Check("rollback_trigger", "rollback", "skip", "; ".join(unseen), details=details)
-    return Check("rollback_trigger", "rollback", "warn" if unseen else "pass", "; ".join([*quiet, *unseen]), details=details)
+            status, message, mine = _judge(evidence, i, trigger, arm)
+            said[status].append(message)
+            label = evidence.arms[arm]
+            rows.append(
+                {"trigger": _name(trigger), "arm": label, "status": status, "value": mine, "above": trigger.above}
+            )
+            if status == "fired":
+                fired_for.add(label)
+                if value is None:
+                    value, limit = mine, trigger.above
+    by_arm = {label: "fail" if label in fired_for else "pass" for label in evidence.arms[1:]}
+    details = {"rollback_triggers": rows, "by_arm": by_arm}
+    if said["fired"]:
+        message = "; ".join(said["fired"])
+        return Check("rollback_trigger", "rollback", "fail", message, None, None, value, limit, "rollback", details)
+    if not said["quiet"]:
+        return Check("rollback_trigger", "rollback", "skip", "; ".join(said["unseen"]), details=details)
+    message = "; ".join([*said["quiet"], *said["unseen"]])
+    return Check("rollback_trigger", "rollback", "warn" if said["unseen"] else "pass", message, details=details)
 
 
 def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str, str, float | None]:
@@ -66,7 +75,11 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
         moved = None if result is None else result.verdict
         if moved is None:
             return "unseen", f"{name}: no verdict", None
-        return ("fired" if moved == "no_effect" else "quiet"), f"{trigger.metric} has the verdict {moved} under {label}", None
+        return (
+            ("fired" if moved == "no_effect" else "quiet"),
+            f"{trigger.metric} has the verdict {moved} under {label}",
+            None,
+        )
     assert trigger.above is not None
     if f"trigger {i}|n" in evidence.tables["rows"].columns:
         n = evidence.total(f"trigger {i}|n", arm)

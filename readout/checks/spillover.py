@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -29,6 +30,18 @@ DETECTABLE = 2.8
 EMPTY = 1e-12
 
 
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Change of an untreated outcome from no to all neighbours treated; ``seen``: the margin's size could be seen."""
+
+    outcome: str
+    estimate: float
+    std_error: float
+    p_value: float
+    mean: float
+    seen: bool
+
+
 def tables(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
     """Untreated outcomes and the assigned share by cluster and window; batches by the arms in them."""
     found = []
@@ -37,7 +50,9 @@ def tables(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
         bystander = pl.col("@arm_code").fill_null(0) == 0
         if logs.has("executed"):
             bystander &= ~pl.col("@executed").is_in(list(spec.design.treatment)).fill_null(False)
-        eligible = pl.col("@arm_code").is_not_null() & (pl.col("@eligible").fill_null(False) if logs.has("eligible") else True)
+        eligible = pl.col("@arm_code").is_not_null() & (
+            pl.col("@eligible").fill_null(False) if logs.has("eligible") else True
+        )
         sums: dict[str, pl.Expr] = {
             "eligible": count(eligible),
             "assigned": count(eligible & (pl.col("@arm_code") > 0)),
@@ -45,12 +60,17 @@ def tables(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
         for name, value in outcomes.items():
             mine = pl.when(bystander).then(value)
             sums |= {f"{name}|num": mine, f"{name}|n": count(mine.is_not_null())}
-        keys = {"cluster": _cluster(logs), "window": pl.col("@time").dt.epoch("us") // (WINDOW // timedelta(microseconds=1))}
+        keys = {
+            "cluster": _cluster(logs),
+            "window": pl.col("@time").dt.epoch("us") // (WINDOW // timedelta(microseconds=1)),
+        }
         found.append(Table(WINDOWS, keys, _in_system(), sums=sums))
     if (batch := batch_column(spec, logs)) is not None:
         arm = pl.col("@arm_code")
         where = pl.col("@drop").is_null() & pl.col(batch).is_not_null()
-        found.append(Table(BATCHES, {"batch": pl.col(batch).hash(0)}, where, minima={"least": arm}, maxima={"most": arm}))
+        found.append(
+            Table(BATCHES, {"batch": pl.col(batch).hash(0)}, where, minima={"least": arm}, maxima={"most": arm})
+        )
     return found
 
 
@@ -80,9 +100,19 @@ def batch_column(spec: Spec, logs: Logs) -> str | None:
 def unit_of_randomization(evidence: Evidence) -> Check:
     """Units randomized one by one although they share what the policy changes."""
     if not evidence.unit_level:
-        return Check("unit_of_randomization", "spillover", "pass", f"{evidence.sample.unit}s are randomized, which hold the shared pool together")
+        return Check(
+            "unit_of_randomization",
+            "spillover",
+            "pass",
+            f"{evidence.sample.unit}s are randomized, which hold the shared pool together",
+        )
     if not evidence.spec.design.shared_state:
-        return Check("unit_of_randomization", "spillover", "pass", "the spec states that the policy changes nothing that other traffic uses")
+        return Check(
+            "unit_of_randomization",
+            "spillover",
+            "pass",
+            "the spec states that the policy changes nothing that other traffic uses",
+        )
     message = (
         "the policy changes a queue, cache or fleet that both arms use, and "
         f"{evidence.sample.unit}s are randomized one by one: control waits in the queue that treated traffic fills"
@@ -102,7 +132,15 @@ def mixed_batches(evidence: Evidence) -> Check:
     if value <= limit:
         return Check("mixed_batches", "spillover", "pass", message, value=value, threshold=limit)
     if evidence.unit_level and evidence.spec.design.shared_state:
-        return Check("mixed_batches", "spillover", "fail", message + ": the arms share decode steps", value=value, threshold=limit, action="stronger_design")
+        return Check(
+            "mixed_batches",
+            "spillover",
+            "fail",
+            message + ": the arms share decode steps",
+            value=value,
+            threshold=limit,
+            action="stronger_design",
+        )
     return Check("mixed_batches", "spillover", "warn", message, value=value, threshold=limit)
 
 
@@ -114,44 +152,38 @@ def untreated_outcomes(evidence: Evidence) -> Check:
     """
     name = "untreated_outcomes"
     if not evidence.unit_level:
-        return Check(name, "spillover", "skip", "whole blocks are assigned: the share does not vary within a cluster and block")
+        return Check(
+            name, "spillover", "skip", "whole blocks are assigned: the share does not vary within a cluster and block"
+        )
     if WINDOWS not in evidence.tables:
         return Check(name, "spillover", "skip", "needs the roles 'time' and 'cluster'")
-    frame = evidence.tables[WINDOWS].filter((pl.col("eligible") > 0))
+    frame = evidence.tables[WINDOWS].filter(pl.col("eligible") > 0)
     watched = [c.removesuffix("|num") for c in frame.columns if c.endswith("|num")]
     limit = threshold(evidence.spec, name, 0.01)
-    found, reasons = [], []
-    for outcome in watched:
-        slope = _slope(frame, outcome)
-        if isinstance(slope, str):
-            reasons.append(f"{outcome}: {slope}")
-            continue
-        estimate, se, p, mean = slope
-        size = _size_to_see(evidence.spec, outcome, mean)
-        found.append({"outcome": outcome, "estimate": estimate, "std_error": se, "p_value": p, "mean": mean, "seen": se * DETECTABLE <= size})
-    tests = len(found)
-    if not tests:
-        return Check(name, "spillover", "skip", "; ".join(reasons) or "no outcome to watch")
-    for row in found:
-        row["p_value"] = min(1.0, row["p_value"] * tests)
-    details = {"untreated_outcomes": [{k: v for k, v in row.items() if k != "seen"} for row in found]}
-    worst = min(found, key=lambda row: row["p_value"])
+    measured = {outcome: _slope(evidence.spec, frame, outcome) for outcome in watched}
+    slopes = [s for s in measured.values() if isinstance(s, Slope)]
+    if not slopes:
+        reasons = "; ".join(f"{outcome}: {why}" for outcome, why in measured.items())
+        return Check(name, "spillover", "skip", reasons or "no outcome to watch")
+    slopes = [replace(s, p_value=min(1.0, s.p_value * len(slopes))) for s in slopes]
+    details = {name: [{k: v for k, v in asdict(s).items() if k != "seen"} for s in slopes]}
+    worst = min(slopes, key=lambda s: s.p_value)
     said = (
-        f"from no to all neighbours treated, untreated {worst['outcome']} changes by {worst['estimate']:+.3g} "
-        f"(mean {worst['mean']:.3g}, standard error {worst['std_error']:.2g}, p = {worst['p_value']:.2g} after {tests} tests)"
+        f"from no to all neighbours treated, untreated {worst.outcome} changes by {worst.estimate:+.3g} "
+        f"(mean {worst.mean:.3g}, std. error {worst.std_error:.2g}, p = {worst.p_value:.2g} after {len(slopes)} tests)"
     )
-    statistic = worst["estimate"] / worst["std_error"]
-    if worst["p_value"] < limit:
-        return Check(name, "spillover", "fail", said, statistic, worst["p_value"], worst["estimate"], limit, "stronger_design", details)
-    blind = [row["outcome"] for row in found if not row["seen"]]
+    test = (worst.estimate / worst.std_error, worst.p_value)
+    if worst.p_value < limit:
+        return Check(name, "spillover", "fail", said, *test, worst.estimate, limit, "stronger_design", details)
+    blind = [s.outcome for s in slopes if not s.seen]
     if blind:
         message = f"the assigned share varies too little to see an effect of the margin's size on {', '.join(blind)}"
-        return Check(name, "spillover", "skip", message, statistic, worst["p_value"], None, limit, None, details)
-    return Check(name, "spillover", "pass", said, statistic, worst["p_value"], worst["estimate"], limit, None, details)
+        return Check(name, "spillover", "skip", message, *test, None, limit, None, details)
+    return Check(name, "spillover", "pass", said, *test, worst.estimate, limit, None, details)
 
 
-def _slope(frame: pl.DataFrame, outcome: str) -> tuple[float, float, float, float] | str:
-    """Slope on the assigned share, standard error, p-value and mean; or why there is none."""
+def _slope(spec: Spec, frame: pl.DataFrame, outcome: str) -> Slope | str:
+    """Slope on the assigned share; or why there is none."""
     mine = frame.filter(pl.col(f"{outcome}|n") > 0)
     if len(mine) < 50:
         return "too few windows"
@@ -180,7 +212,7 @@ def _slope(frame: pl.DataFrame, outcome: str) -> tuple[float, float, float, floa
         p = two_sided_p(estimate / se, df)
     except (EstimationError, ZeroDivisionError) as error:
         return str(error)
-    return estimate, se, p, mean
+    return Slope(outcome, estimate, se, p, mean, se * DETECTABLE <= _size_to_see(spec, outcome, mean))
 
 
 def _size_to_see(spec: Spec, outcome: str, mean: float) -> float:

@@ -1,4 +1,4 @@
-"""Roles of the spec as canonical columns over the scanned files: labels, UTC times, the window and the reasons to drop a row."""
+"""Roles of the spec as canonical columns: labels, UTC times, the window, and why a row is dropped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -96,14 +97,18 @@ def sql(text: str, where: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
         expr = pl.sql_expr(text)
         roots = expr.meta.root_names()
     except Exception as error:
-        raise SpecError([Problem(where, f"not a SQL expression that can be read: {_short(error)}", visible(text))]) from error
+        raise SpecError(
+            [Problem(where, f"not a SQL expression that can be read: {_short(error)}", visible(text))]
+        ) from error
     missing = [name for name in dict.fromkeys(roots) if name not in schema]
     if missing:
         raise LogError([missing_column(f"{where} names the column", name, schema) for name in missing])
     try:
         empty = pl.DataFrame(schema=dict(schema)).lazy().select(expr.alias("value")).collect()
     except Exception as error:
-        raise SpecError([Problem(where, f"cannot be computed from the log's columns: {_short(error)}", visible(text))]) from error
+        raise SpecError(
+            [Problem(where, f"cannot be computed from the log's columns: {_short(error)}", visible(text))]
+        ) from error
     if len(empty) and roots:
         raise SpecError([Problem(where, "must give one value a row, not an aggregate", visible(text))])
     return expr
@@ -173,7 +178,9 @@ def _instant(value: object) -> datetime | None:
     if isinstance(value, datetime):
         return value.astimezone(UTC)
     if isinstance(value, int):
-        raise SpecError([Problem("logs", "an integer period is for panel designs; expected a time such as 2026-10-05T00:00Z")])
+        raise SpecError(
+            [Problem("logs", "an integer period is for panel designs; expected a time such as 2026-10-05T00:00Z")]
+        )
     return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)
 
 
@@ -198,7 +205,7 @@ def _problems(
             problems.append(
                 Problem(
                     f"logs.columns.{role}",
-                    f"{spec.design.kind}{' with a window' if role == 'time' else ''} needs a column for the role {role!r}",
+                    f"{spec.design.kind} needs a column for the role {role!r}{' to have a window' * (role == 'time')}",
                     f"the log has: {_listing(schema)}",
                 )
             )
@@ -226,7 +233,9 @@ def missing_column(what: str, name: str, schema: Mapping[str, pl.DataType]) -> P
     close = difflib.get_close_matches(name, list(schema), n=1)
     hint = f"did you mean {visible(close[0])!r}? " if close else ""
     where, _, rest = what.partition(" ")
-    return Problem(where, f"{rest} {visible(name)!r}, which the log does not have", f"{hint}the log has: {_listing(schema)}")
+    return Problem(
+        where, f"{rest} {visible(name)!r}, which the log does not have", f"{hint}the log has: {_listing(schema)}"
+    )
 
 
 def _listing(schema: Mapping[str, pl.DataType], limit: int = 40) -> str:
@@ -268,10 +277,11 @@ def _arm_code(spec: Spec, columns: Mapping[str, str | tuple[str, ...]]) -> pl.Ex
     if "arm" not in columns:
         return pl.lit(None, dtype=pl.Int8)
     labels = arms(spec)
-    chain = pl.when(pl.col("@arm") == labels[0]).then(pl.lit(0, dtype=pl.Int8))
+    chain: Any = pl.when(pl.col("@arm") == labels[0]).then(pl.lit(0, dtype=pl.Int8))
     for code, name in enumerate(labels[1:], start=1):
         chain = chain.when(pl.col("@arm") == name).then(pl.lit(code, dtype=pl.Int8))
-    return chain.otherwise(None)
+    expr: pl.Expr = chain.otherwise(None)
+    return expr
 
 
 def arms(spec: Spec) -> Sequence[str]:
@@ -304,10 +314,11 @@ def _drop(
         steps.append((pl.col("@unit").is_null(), NO_UNIT))
     if not steps:
         return pl.lit(None, dtype=pl.String)
-    chain = pl.when(steps[0][0]).then(pl.lit(steps[0][1]))
+    chain: Any = pl.when(steps[0][0]).then(pl.lit(steps[0][1]))
     for test, reason in steps[1:]:
         chain = chain.when(test).then(pl.lit(reason))
-    return chain.otherwise(None)
+    expr: pl.Expr = chain.otherwise(None)
+    return expr
 
 
 def _short(error: Exception) -> str:

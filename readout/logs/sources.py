@@ -14,7 +14,20 @@ from readout.bundled import bundled
 from readout.errors import LogError, Problem
 from readout.text import visible
 
-REMOTE = ("s3://", "s3a://", "gs://", "gcs://", "az://", "azure://", "abfs://", "abfss://", "adl://", "http://", "https://", "file://")
+REMOTE = (
+    "s3://",
+    "s3a://",
+    "gs://",
+    "gcs://",
+    "az://",
+    "azure://",
+    "abfs://",
+    "abfss://",
+    "adl://",
+    "http://",
+    "https://",
+    "file://",
+)
 SAMPLE = "sample://"
 MAGIC = b"PAR1"
 

@@ -12,6 +12,7 @@ from estimators.block_regression import Cells, block_quantile, block_regression
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_blocks
+from estimators.quantiles import Histogram
 from readout.errors import Problem, SpecError
 from readout.logs import Logs
 from readout.reduce import Table
@@ -90,14 +91,18 @@ class Blocks:
         )
         self._mixed = int((cell["n_arms"] > 1).sum())
         self.off_block_rows = int((cell["all"] - cell["most"]).sum())
-        kept = frame.join(cell.select("cluster", "block", "arm"), on=["cluster", "block", "arm"]).sort("cluster", "block")
+        kept = frame.join(cell.select("cluster", "block", "arm"), on=["cluster", "block", "arm"]).sort(
+            "cluster", "block"
+        )
         self._frame = kept
         if kept["block"].dtype == pl.Int64:
             start = kept["block"]
         else:
             start = kept.select(pl.col("start").min().over("block"))["start"]
         self._starts = [datetime.fromtimestamp(us / 1e6, UTC) for us in start.to_list()]
-        self.together = kept["cluster"].n_unique() > 1 and bool(kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1)
+        self.together = kept["cluster"].n_unique() > 1 and bool(
+            kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1
+        )
         left = {OFF_BLOCK: self.off_block_rows} if self.off_block_rows else {}
         if self._has_washout and (washed := int(tables["washout"]["n"][0] or 0)):
             left[WASHED] = washed
@@ -105,7 +110,7 @@ class Blocks:
 
     def counts(self) -> list[int]:
         arms = self._frame.unique("block")["arm"] if self.together else self._frame["arm"]
-        return np.bincount(arms.to_numpy(), minlength=self._arms).tolist()
+        return [int(n) for n in np.bincount(arms.to_numpy(), minlength=self._arms)]
 
     def mixed(self) -> tuple[int, int]:
         return self._mixed, len(self._frame)
@@ -114,7 +119,9 @@ class Blocks:
         if term.quantile is not None:
             cells, histogram = self._cells_and_histogram(term, arm)
             return block_quantile(cells, histogram, term.quantile, alpha=alpha, clustered_by=self._clustered_by)
-        return block_regression(self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by)
+        return block_regression(
+            self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
+        )
 
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""
@@ -154,7 +161,9 @@ class Blocks:
         mine = self._frame.filter(pl.col("arm") == arm).with_row_index("cell")
         rows = frame.join(mine.select("cluster", "block", "arm", "cell"), on=["cluster", "block", "arm"])
         counts = np.zeros((len(levels), len(mine)))
-        np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["cell"].to_numpy()), rows["n"].to_numpy())
+        np.add.at(
+            counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["cell"].to_numpy()), rows["n"].to_numpy()
+        )
         total = counts.sum(axis=0)
         return counts[:, total > 0], total[total > 0]
 
@@ -173,7 +182,9 @@ class Blocks:
         num = self._frame[num_sum(term)].to_numpy().astype(float)
         if not term.per_unit:
             return num, self._frame[den_sum(term)].to_numpy().astype(float)
-        units = self._tables[OWN_UNIT.format(term.name)].group_by("cluster", "block", "arm").agg(pl.len().alias("units"))
+        units = (
+            self._tables[OWN_UNIT.format(term.name)].group_by("cluster", "block", "arm").agg(pl.len().alias("units"))
+        )
         joined = self._frame.select("cluster", "block", "arm").join(
             units, on=["cluster", "block", "arm"], how="left", maintain_order="left"
         )
@@ -185,7 +196,9 @@ class Blocks:
         frame = self._frame.filter(pl.Series(keep))
         starts = [s for s, k in zip(self._starts, keep, strict=True) if k]
         cluster = frame["cluster"].rank("dense").cast(pl.Int64).to_numpy() - 1
-        order = pl.DataFrame({"start": starts, "block": frame["block"]}).select(pl.struct("start", "block").rank("dense"))
+        order = pl.DataFrame({"start": starts, "block": frame["block"]}).select(
+            pl.struct("start", "block").rank("dense")
+        )
         block = order.to_series().cast(pl.Int64).to_numpy() - 1
         return Cells(
             num=num[keep],
@@ -198,16 +211,19 @@ class Blocks:
             cluster_labels=tuple(frame["cluster"].unique().sort().to_list()),
         )
 
-    def _cells_and_histogram(self, term: Term, arm: int) -> tuple[Cells, histograms.Histogram]:
+    def _cells_and_histogram(self, term: Term, arm: int) -> tuple[Cells, Histogram]:
         frame = self._tables[f"histogram {term.source}"]
         cells = self._frame.with_row_index("cell").filter(pl.col("arm").is_in([0, arm]))
         placed = frame.join(
-            cells.select("cluster", "block", "arm", "cell"), on=["cluster", "block", "arm"], how="left", maintain_order="left"
+            cells.select("cluster", "block", "arm", "cell"),
+            on=["cluster", "block", "arm"],
+            how="left",
+            maintain_order="left",
         )["cell"]
         whole = histograms.dense(frame, placed.cast(pl.Int64).fill_null(-1).to_numpy(), len(self._frame))
         rows = whole.counts.sum(axis=1)
         keep = rows > 0
-        histogram = histograms.Histogram(whole.lower, whole.upper, whole.counts[keep])
+        histogram = Histogram(whole.lower, whole.upper, whole.counts[keep])
         return self._as_cells(np.zeros(len(rows)), rows.astype(float), keep, arm), histogram
 
 

@@ -28,7 +28,9 @@ def bucket(value: pl.Expr) -> pl.Expr:
     value = value.cast(pl.Float64)
     size = (value.abs().clip(lower_bound=SMALLEST) / SMALLEST).log() / WIDTH
     place = size.floor().cast(pl.Int32) + 1
-    return pl.when(value.abs() < SMALLEST).then(pl.lit(0, dtype=pl.Int32)).otherwise(place * value.sign().cast(pl.Int32))
+    return (
+        pl.when(value.abs() < SMALLEST).then(pl.lit(0, dtype=pl.Int32)).otherwise(place * value.sign().cast(pl.Int32))
+    )
 
 
 def table(term: Term, keys: Mapping[str, pl.Expr], where: pl.Expr) -> Table:

@@ -12,7 +12,7 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_means, share_of_top
 from estimators.moments import Moments
-from estimators.quantiles import quantile_effect
+from estimators.quantiles import Histogram, quantile_effect
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples import histograms
@@ -64,7 +64,7 @@ class Units:
         return {IN_TWO_ARMS: left} if left else {}
 
     def counts(self) -> list[int]:
-        return np.bincount(self._arm, minlength=self._arms).tolist()
+        return [int(n) for n in np.bincount(self._arm, minlength=self._arms)]
 
     def mixed(self) -> tuple[int, int]:
         return self._mixed, self._all_units
@@ -102,7 +102,9 @@ class Units:
         levels = frame["level"].unique().sort()
         rows = frame.filter(pl.col("arm") == arm)
         counts = np.zeros((len(levels), GROUPS))
-        np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["group"].to_numpy()), rows["n"].to_numpy())
+        np.add.at(
+            counts, (levels.search_sorted(rows["level"]).to_numpy(), rows["group"].to_numpy()), rows["n"].to_numpy()
+        )
         total = counts.sum(axis=0)
         return counts[:, total > 0], total[total > 0]
 
@@ -115,7 +117,7 @@ class Units:
             raise EstimationError("an arm has no value of it")
         return num[keep], den[keep]
 
-    def _histograms(self, term: Term, arm: int) -> tuple[histograms.Histogram, histograms.Histogram]:
+    def _histograms(self, term: Term, arm: int) -> tuple[Histogram, Histogram]:
         frame = self._tables[f"histogram {term.source}"]
         code, group = frame["arm"].to_numpy(), frame["group"].to_numpy()
         return tuple(  # type: ignore[return-value]
