@@ -150,19 +150,23 @@ def _affordable(factors: list[calendar.Factor], n_clusters: int, n_randomized: i
 
 
 def _design(cells: Cells, factors: Iterable[calendar.Factor]) -> Matrix:
-    clusters = np.unique(cells.cluster)
-    blocks = [np.ones((len(cells.arm), 1)), cells.arm[:, None], cells.cluster[:, None] == clusters[1:]]
-    x = np.column_stack([*blocks, *(f.columns for f in factors)]).astype(np.float64)
-    return x[:, _independent(x)]
+    """Columns: intercept, arm, clusters, calendar; calendar columns that others already span add nothing and go."""
+    clusters = cells.cluster[:, None] == np.unique(cells.cluster)[1:]
+    others = np.column_stack([np.ones(len(cells.arm)), clusters, *(f.columns for f in factors)]).astype(np.float64)
+    others = others[:, ~_spanned(others)]
+    arm = cells.arm[:, None].astype(np.float64)
+    if _spanned(np.column_stack([others, arm]))[-1]:
+        raise EstimationError("cluster and calendar alone foretell the arm, so no comparison within them is left")
+    return np.column_stack([others[:, :1], arm, others[:, 1:]])
 
 
-def _independent(x: Matrix) -> list[int]:
-    """Columns to keep: calendar columns that the earlier ones already span (a week of single days) add nothing."""
+def _spanned(x: Matrix) -> NDArray[np.bool_]:
+    """``(p,)`` whether a column is a combination of those before it."""
+    n, p = x.shape
+    if n < p:
+        raise EstimationError(f"{n} cells are too few for a regression with {p} parameters")
     r = np.abs(np.diag(np.linalg.qr(x, mode="r")))
-    spanned = r <= 1e-10 * np.linalg.norm(x, axis=0)[: len(r)]
-    if spanned[:2].any():
-        raise EstimationError("the arm does not vary within the cells")
-    return [j for j in range(len(r)) if not spanned[j]]
+    return np.asarray(r <= 1e-10 * np.linalg.norm(x, axis=0), dtype=np.bool_)
 
 
 def _mixed(block: NDArray[np.intp], arm: NDArray[np.intp]) -> bool:

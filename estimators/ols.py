@@ -87,35 +87,25 @@ class Fit:
         return float(self.n_groups / (self.n_groups - 1) * (n - 1) / (n - p))
 
     @cached_property
-    def _members(self) -> list[NDArray[np.intp]]:
+    def _spectra(self) -> list[tuple[NDArray[np.intp], Matrix, Vector]]:
+        """Row numbers ``(g, k)``, right singular vectors ``(g, r, p)`` and squared singular values ``(g, r)`` of the
+        groups' blocks of ``q``, by size ``k`` of group: those of one size are decomposed in one call."""
         order = np.argsort(self.groups, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(self.groups, minlength=self.n_groups))[:-1])
-
-    @cached_property
-    def _spectra(self) -> list[tuple[Matrix, Vector]]:
-        """Right singular vectors (rows) and squared singular values of every group's block of ``q``."""
-        out: list[tuple[Matrix, Vector]] = []
-        for rows in self._members:
+        sizes = np.bincount(self.groups, minlength=self.n_groups)
+        starts = np.cumsum(sizes) - sizes
+        out: list[tuple[NDArray[np.intp], Matrix, Vector]] = []
+        for size in np.unique(sizes):
+            rows = order[starts[sizes == size][:, None] + np.arange(size)]
             _, s, vt = np.linalg.svd(self.q[rows], full_matrices=False)
-            out.append((vt, np.minimum(s * s, 1.0)))
+            out.append((rows, vt, np.minimum(s * s, 1.0)))
         return out
 
-    @cached_property
-    def _leverage(self) -> Vector:
-        return np.minimum(np.einsum("ij,ij->i", self.q, self.q), 1.0)
-
-    @property
-    def _singletons(self) -> bool:
-        return self.n_groups == len(self.groups)
-
     def _adjusted(self, a: Vector, power: float = -0.5) -> Vector:
-        """``Q_g (I - Q_g' Q_g)^power a`` for every group, stacked in the order of the rows (``A_g Q_g a`` of CR2)."""
-        if self._singletons:
-            weights: Vector = (self.q @ a) * _inverse_power(1.0 - self._leverage, power)
-            return weights
+        """``Q_g (I - Q_g' Q_g)^power a`` for every group, in the order of the rows (``A_g Q_g a`` of CR2)."""
         out = np.empty(len(self.groups))
-        for rows, (vt, h) in zip(self._members, self._spectra, strict=True):
-            out[rows] = self.q[rows] @ (vt.T @ (_inverse_power(1.0 - h, power) * (vt @ a)))
+        for rows, vt, h in self._spectra:
+            turned = (_inverse_power(1.0 - h, power) * (vt @ a))[:, None, :] @ vt
+            out[rows] = (self.q[rows] @ turned.transpose(0, 2, 1))[..., 0]
         return out
 
     def _group_sums(self, weights: Vector, outcome: int) -> Vector:
@@ -124,10 +114,7 @@ class Fit:
 
     def _null_loading(self, a: Vector) -> float:
         """Largest part of the contrast that only one group identifies."""
-        if self._singletons:
-            alone = self._leverage > 1.0 - _NULL
-            return float(np.abs(self.q[alone] @ a).max(initial=0.0))
-        return max(float(np.linalg.norm((vt @ a)[h > 1.0 - _NULL])) for vt, h in self._spectra)
+        return max(float(np.where(h > 1.0 - _NULL, np.abs(vt @ a), 0.0).max()) for _, vt, h in self._spectra)
 
     def _df(self, a: Vector) -> float:
         """``tr(G)^2 / tr(G^2)`` with ``G = diag(d) - P P'``, the variance estimator's form under the working model."""
@@ -184,4 +171,4 @@ def fit(x: ArrayLike, y: ArrayLike, w: ArrayLike | None = None, groups: ArrayLik
 def _inverse_power(x: Vector, power: float) -> Vector:
     """``x ** power``, and 0 where ``x`` is 0 (the Moore-Penrose inverse)."""
     positive = x > _NULL
-    return np.where(positive, np.where(positive, x, 1.0) ** power, 0.0)
+    return np.asarray(np.where(positive, np.where(positive, x, 1.0) ** power, 0.0), dtype=np.float64)

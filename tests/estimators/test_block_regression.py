@@ -151,6 +151,10 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         block_regression(replace(cells, arm=np.zeros(n, dtype=int)))
     with pytest.raises(EstimationError, match="treatment has 1 randomized unit;"):
         block_regression(replace(cells, arm=(np.arange(n) == 5).astype(int)))
+    with pytest.raises(EstimationError, match="alone foretell the arm"):
+        block_regression(replace(cells, arm=(cells.cluster == 1).astype(int)))
+    with pytest.raises(ValueError, match="weights must be one of"):
+        block_regression(cells, weights="row")
     with pytest.raises(EstimationError, match="numerator but no positive denominator"):
         block_regression(replace(cells, den=np.where(np.arange(n) == 5, 0.0, cells.den)))
     with pytest.raises(EstimationError, match="does not vary"):
