@@ -74,11 +74,12 @@ def compare(
     def of(run: str, rows: Bools) -> dict[str, float | None]:
         return metrics(logs[run], outcomes[run].executed == PREMIUM, rows)
 
-    arm = assignment.premium
+    arm, eligible = assignment.premium, ~workload.reserved
     found: dict[str, object] = {
         "global_effect": difference(of("current", everyone), of("premium", everyone)),
-        "global_effect_eligible": difference(of("current", ~workload.reserved), of("premium", ~workload.reserved)),
+        "global_effect_eligible": difference(of("current", eligible), of("premium", eligible)),
         "naive_difference": difference(of("experiment", ~arm), of("experiment", arm)),
+        "naive_difference_eligible": difference(of("experiment", ~arm & eligible), of("experiment", arm & eligible)),
     }
     if assignment.rollout_day.size:
         found["effect_on_treated"] = difference(of("current", arm), of("experiment", arm))

@@ -144,7 +144,7 @@ def test_batches_are_bounded_and_carry_one_energy(made: Path) -> None:
         batches = _log(made, world).drop_nulls("batch_id").group_by("batch_id").agg(
             pl.len(), pl.col("batch_wh", "region").n_unique(), start=pl.col("start_step").min()
         )  # fmt: skip
-        assert batches["len"].max() <= 200
+        assert batches.filter(pl.col("len") > 200).is_empty()
         assert batches["start"].to_list() == [0] * batches.height
         assert batches["batch_wh"].max() == batches["region"].max() == 1
     log = _log(made, "router_rct")
@@ -189,9 +189,9 @@ def test_demand_has_days_nights_and_weekends(made: Path) -> None:
 
 @pytest.fixture(scope="module")
 def twins() -> tuple[Runs, Runs]:
-    trace = synthetic_trace(np.random.default_rng([7, 0]))
+    trace = synthetic_trace(np.random.default_rng([2, 0]))
     names = ("router_switchback", "router_rct")
-    first, second = (runs(WORLDS[name], trace, days=14, requests=24_000, seed=7) for name in names)
+    first, second = (runs(WORLDS[name], trace, days=14, requests=24_000, seed=2) for name in names)
     return first, second
 
 
@@ -203,9 +203,10 @@ def test_the_new_policy_shortens_the_wait_of_all_by_a_tenth_or_two(twins: tuple[
 
 def test_the_naive_rct_misses_half_of_the_global_effect(twins: tuple[Runs, Runs]) -> None:
     done = twins[1]
-    truth = done.outcomes["premium"].ttft_s.mean() - done.outcomes["current"].ttft_s.mean()
-    ttft, arm = done.outcomes["experiment"].ttft_s, done.assignment.premium
-    assert 0.3 < (ttft[arm].mean() - ttft[~arm].mean()) / truth < 0.7
+    current, premium, ttft = (done.outcomes[name].ttft_s for name in ("current", "premium", "experiment"))
+    eligible, arm = ~done.workload.reserved, done.assignment.premium
+    truth = premium[eligible].mean() - current[eligible].mean()
+    assert 0.3 < (ttft[arm & eligible].mean() - ttft[~arm & eligible].mean()) / truth < 0.7
 
 
 def test_the_switchback_finds_it(twins: tuple[Runs, Runs]) -> None:
