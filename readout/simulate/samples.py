@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from readout.simulate import WORLD_NAMES, simulate
+from readout.simulate import simulate
 
-SEED, REQUESTS = 2, 24_000
+SEEDS = {"router_switchback": 7, "router_rct": 2, "router_rollout": 7}
+REQUESTS = 24_000
 
 
 def write_samples(out: Path) -> None:
     """Write log, truth and spec of every world, named after it, into a folder."""
-    for world in WORLD_NAMES:
-        simulate(world, out, seed=SEED, requests=REQUESTS, name=world)
+    for world, seed in SEEDS.items():
+        simulate(world, out, seed=seed, requests=REQUESTS, name=world)
 
 
 if __name__ == "__main__":

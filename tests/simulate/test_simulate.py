@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from readout.errors import SpecError
 from readout.simulate import WORLD_NAMES, simulate
 from readout.simulate.arrivals import synthetic_trace
-from readout.simulate.samples import REQUESTS, SEED
+from readout.simulate.samples import REQUESTS, SEEDS
 from readout.simulate.study import Runs, runs
 from readout.simulate.worlds import WORLDS
 from readout.spec import load
@@ -64,7 +64,7 @@ def test_the_log_has_the_promised_columns_and_a_spec_that_loads(made: Path, worl
 
 @pytest.mark.parametrize("world", WORLD_NAMES)
 def test_the_bundled_sample_is_what_its_command_makes(tmp_path: Path, world: str) -> None:
-    simulate(world, tmp_path, seed=SEED, requests=REQUESTS, name=world)
+    simulate(world, tmp_path, seed=SEEDS[world], requests=REQUESTS, name=world)
     assert_frame_equal(pl.read_parquet(tmp_path / f"{world}.parquet"), pl.read_parquet(SAMPLES / f"{world}.parquet"))
     assert (tmp_path / f"{world}.yaml").read_text() == (SAMPLES / f"{world}.yaml").read_text()
     made, kept = (json.loads((folder / f"{world}.json").read_text()) for folder in (tmp_path, SAMPLES))
