@@ -13,6 +13,7 @@ import typing
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from readout.errors import Problem
@@ -221,6 +222,7 @@ def _within(data: Any, loc: Sequence[str | int]) -> KeyPath:
     return tuple(path)
 
 
+@cache
 def keys(section: type | None) -> dict[str, Any]:
     """The keys of a section, as written in YAML, and their types."""
     if section is None:

@@ -35,8 +35,8 @@ def test_a_small_spec_has_every_default(loaded: Loader, small: str) -> None:
     assert spec.estimator.method == "difference_in_means"
     assert spec.estimator.options == {"variance": "CR1"}
     assert spec.metrics["ttft"].name == "ttft"
-    assert spec.segments == spec.events == spec.rollback == ()
-    assert spec.economics is spec.capacity is spec.surrogate is spec.attribution is None
+    assert (spec.segments, spec.events, spec.rollback) == ((), (), ())
+    assert (spec.economics, spec.capacity, spec.surrogate, spec.attribution) == (None, None, None, None)
     assert spec.report.figures
     assert spec.base == Path()
 
