@@ -310,7 +310,7 @@ Design = (
     UserRCT | RequestRCT | ClusterRCT | Switchback | Observational | DiD | SyntheticControl | IV | RDD | OPE
 )  # fmt: skip
 
-KINDS: Mapping[str, type[Section]] = {
+KINDS: Mapping[str, type[Design]] = {
     "user_rct": UserRCT,
     "request_rct": RequestRCT,
     "cluster_rct": ClusterRCT,

@@ -222,11 +222,13 @@ def _within(data: Any, loc: Sequence[str | int]) -> KeyPath:
     return tuple(path)
 
 
-@cache
 def keys(section: type | None) -> dict[str, Any]:
     """The keys of a section, as written in YAML, and their types."""
-    if section is None:
-        return {}
+    return _keys(section) if section is not None else {}
+
+
+@cache
+def _keys(section: type) -> dict[str, Any]:
     hints = typing.get_type_hints(section, include_extras=True)
     return {_alias(hints[f.name]) or f.name: hints[f.name] for f in fields(section)}
 
