@@ -12,6 +12,7 @@ import yaml
 
 from readout.bundled import bundled
 from readout.evidence import Evidence
+from readout.memo import numbers
 from readout.results import ACTIONS, Action, Check, Decision, MetricResult
 from readout.verdicts import inside_minimum_effect
 

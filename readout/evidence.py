@@ -11,7 +11,7 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from readout.errors import LogError, Problem
 from readout.logs import Logs
-from readout.logs.frame import OUTSIDE, arms
+from readout.logs.frame import OTHER_ARM, OUTSIDE, REASONS, arms
 from readout.reduce import Table
 from readout.results import MetricResult, Rows
 from readout.samples import Sample
@@ -101,7 +101,7 @@ class Evidence:
     def rows(self) -> Rows:
         """Rows read, kept, and dropped by reason."""
         by_reason = self.tables[ROWS].group_by("drop").agg(pl.col("n").sum()).sort("drop")
-        dropped = {str(r["drop"]): int(r["n"]) for r in by_reason.iter_rows(named=True) if r["drop"] is not None}
+        dropped = {REASONS[r["drop"]]: int(r["n"]) for r in by_reason.iter_rows(named=True) if r["drop"] is not None}
         read = int(by_reason["n"].sum())
         if self.unit_level and self.logs.has("eligible"):
             dropped[NOT_ELIGIBLE] = self.total("not_eligible")
@@ -129,7 +129,7 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
         names = ", ".join(repr(a) for a in empty)
-        others = rows.dropped.get("an arm the spec does not name", 0)
+        others = rows.dropped.get(OTHER_ARM, 0)
         hint = (
             f"{others:,} rows carry other labels in the arm column; see design.control and design.treatment"
             if others

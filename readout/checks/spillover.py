@@ -13,7 +13,7 @@ from estimators.inference import EstimationError, two_sided_p
 from readout.checks.base import percent, share, threshold
 from readout.evidence import Evidence, count
 from readout.logs import Logs
-from readout.logs.frame import NO_ARM
+from readout.logs.frame import NO_ARM, REASONS
 from readout.reduce import Table
 from readout.results import Check
 from readout.spec.metrics import Metric
@@ -237,4 +237,4 @@ def _cluster(logs: Logs) -> pl.Expr:
 
 def _in_system() -> pl.Expr:
     """Rows of the experiment, and those of the window that were never assigned."""
-    return pl.col("@drop").is_null() | (pl.col("@drop") == NO_ARM)
+    return pl.col("@drop").is_null() | (pl.col("@drop") == REASONS.index(NO_ARM))

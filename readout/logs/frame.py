@@ -32,6 +32,7 @@ FILTERED = "logs.where"
 NO_ARM = "no arm"
 OTHER_ARM = "an arm the spec does not name"
 NO_UNIT = "no unit"
+REASONS = (OUTSIDE, NO_TIME, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Logs:
 
     Attributes:
         frame: Raw columns plus ``@role`` for every mapped role (labels as strings, times in UTC), ``@arm_code``
-            (0 control, 1… treatments, null other) and ``@drop`` (reason to leave the row out, null: kept).
+            (0 control, 1… treatments, null other) and ``@drop`` (index in ``REASONS``, null: kept).
         source: The files.
         columns: Role to column name (list roles: tuple of names).
         mapped_unasked: Roles found by their own name.
@@ -296,7 +297,7 @@ def _drop(
     columns: Mapping[str, str | tuple[str, ...]],
     window: tuple[datetime | None, datetime | None],
 ) -> pl.Expr:
-    """The first reason to leave a row out, as text; null keeps it."""
+    """The first reason to leave a row out, as its place in ``REASONS``; null keeps it."""
     steps: list[tuple[pl.Expr, str]] = []
     start, end = window
     if "time" in columns and (start is not None or end is not None or spec.design.kind == "switchback"):
@@ -313,12 +314,16 @@ def _drop(
     if "unit" in columns and spec.design.kind == "user_rct":
         steps.append((pl.col("@unit").is_null(), NO_UNIT))
     if not steps:
-        return pl.lit(None, dtype=pl.String)
-    chain: Any = pl.when(steps[0][0]).then(pl.lit(steps[0][1]))
+        return pl.lit(None, dtype=pl.Int8)
+    chain: Any = pl.when(steps[0][0]).then(_reason(steps[0][1]))
     for test, reason in steps[1:]:
-        chain = chain.when(test).then(pl.lit(reason))
+        chain = chain.when(test).then(_reason(reason))
     expr: pl.Expr = chain.otherwise(None)
     return expr
+
+
+def _reason(reason: str) -> pl.Expr:
+    return pl.lit(REASONS.index(reason), dtype=pl.Int8)
 
 
 def _short(error: Exception) -> str:

@@ -212,7 +212,7 @@ class Blocks:
         )
 
     def _cells_and_histogram(self, term: Term, arm: int) -> tuple[Cells, Histogram]:
-        frame = self._tables[f"histogram {term.source}"]
+        frame = histograms.read(self._tables, term)
         cells = self._frame.with_row_index("cell").filter(pl.col("arm").is_in([0, arm]))
         placed = frame.join(
             cells.select("cluster", "block", "arm", "cell"),

@@ -45,7 +45,7 @@ class RowArms:
                 d = term.den.cast(pl.Float64) - self._shift[den_sum(term)]
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}
         arm = {"arm": pl.col("@arm_code")}
-        quantiles = [histograms.table(t, arm, KEPT) for t in terms if t.quantile is not None]
+        quantiles = [histograms.table(t, {"group": pl.col("@arm_code")}, KEPT) for t in terms if t.quantile is not None]
         return [Table("arms", arm, where=KEPT, sums=sums, maxima=maxima), *quantiles]
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
@@ -111,8 +111,8 @@ class RowArms:
         return counts, counts.sum(axis=0)
 
     def _histogram(self, term: Term, arm: int) -> Histogram:
-        frame = self._tables[f"histogram {term.source}"]
-        return histograms.dense(frame, np.where(frame["arm"].to_numpy() == arm, 0, -1), 1)
+        frame = histograms.read(self._tables, term)
+        return histograms.dense(frame, np.where(frame["group"].to_numpy() == arm, 0, -1), 1)
 
 
 def _without(m: Moments, value: float) -> Moments:

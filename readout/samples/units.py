@@ -41,7 +41,7 @@ class Units:
         tables = []
         for term in terms:
             if term.quantile is not None:
-                tables.append(histograms.table(term, self.level_keys(), KEPT))
+                tables.append(histograms.table(term, {"group": self._group(pl.col("@arm_code"))}, KEPT))
             else:
                 sums[num_sum(term)] = term.num
                 sums[den_sum(term)] = term.weight
@@ -118,8 +118,12 @@ class Units:
         return num[keep], den[keep]
 
     def _histograms(self, term: Term, arm: int) -> tuple[Histogram, Histogram]:
-        frame = self._tables[f"histogram {term.source}"]
-        code, group = frame["arm"].to_numpy(), frame["group"].to_numpy()
-        return tuple(  # type: ignore[return-value]
+        frame = histograms.read(self._tables, term)
+        code, group = np.divmod(frame["group"].to_numpy(), GROUPS)
+        control, treatment = (
             histograms.dense(frame, np.where(code == wanted, group, -1), GROUPS) for wanted in (0, arm)
         )
+        return control, treatment
+
+    def _group(self, arm: pl.Expr) -> pl.Expr:
+        return arm.cast(pl.Int64) * GROUPS + (self._key % GROUPS).cast(pl.Int64)
