@@ -9,13 +9,13 @@ from typing import Any
 import polars as pl
 
 from estimators.estimate import Estimate
-from readout.errors import Problem, SpecError
+from readout.errors import SpecError
 from readout.evidence import Evidence
 from readout.logs import Logs
 from readout.reduce import pilot
 from readout.results import Action, Check, Status
 from readout.spec.model import Spec
-from readout.terms import Term, eligible_only, number
+from readout.terms import Term, eligible_only
 
 NET, VALUE, COST = "@net value", "@value", "@cost"
 PER = 1000.0
@@ -36,15 +36,15 @@ def terms(spec: Spec, logs: Logs, metrics: Mapping[str, Term]) -> list[Term]:
     value = (
         zero
         if spec.economics.value is None
-        else _of_metric("value", spec.economics.value.metric, metrics) * spec.economics.value.usd
+        else _of_metric(spec, "value", spec.economics.value.metric, metrics) * spec.economics.value.usd
     )
     cost = zero
     if spec.economics.cost is not None:
         given = spec.economics.cost
         column = (
-            _of_metric("cost", given.metric, metrics)
+            _of_metric(spec, "cost", given.metric, metrics)
             if given.metric is not None
-            else mask(number(str(given.column), "economics.cost.column", logs)).cast(pl.Float64)
+            else mask(logs.expressions.number(str(given.column), ("economics", "cost", "column"))).cast(pl.Float64)
         )
         cost = column * given.usd
     known = value.is_not_null() & cost.is_not_null()
@@ -119,17 +119,12 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     }
 
 
-def _of_metric(what: str, name: str | None, metrics: Mapping[str, Term]) -> pl.Expr:
+def _of_metric(spec: Spec, what: str, name: str | None, metrics: Mapping[str, Term]) -> pl.Expr:
     term = metrics[str(name)]
     if term.den is not None or term.quantile is not None:
         hint = "name a metric with a column or an expr"
-        raise SpecError(
-            [
-                Problem(
-                    f"economics.{what}.metric", f"{name!r} is a ratio or a quantile and has no value per request", hint
-                )
-            ]
-        )
+        message = f"{name!r} is a ratio or a quantile and has no value per request"
+        raise SpecError([spec.source.problem(("economics", what, "metric"), message, hint)])
     # Outside the metric's own rows the value is nothing; where it should be known and is not, it is unknown.
     missing = pl.lit(False) if term.missing is None else term.missing.fill_null(False)
     return pl.when(~missing).then(term.num.fill_null(0)).cast(pl.Float64)

@@ -16,7 +16,6 @@ from readout.bundled import bundled
 from readout.errors import LogError, Problem, ReadoutError, SpecError
 from readout.evidence import Evidence
 from readout.logs import Logs
-from readout.logs.frame import missing_column
 from readout.spec.model import Spec
 from readout.text import visible
 
@@ -34,17 +33,14 @@ def energy_model(spec: Spec) -> EnergyModel:
     assert spec.attribution is not None
     name = spec.attribution.energy_model
     folder = bundled("configs") / "energy"
-    path = (
-        folder / f"{name}.yaml" if "/" not in name and not name.endswith((".yaml", ".yml")) else spec.base / Path(name)
-    )
+    is_path = "/" in name or name.endswith((".yaml", ".yml"))
+    path = spec.base / Path(name) if is_path else folder / f"{name}.yaml"
     try:
         return load_model(path.read_text(encoding="utf-8"))
     except OSError as error:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        problem = Problem(
-            "attribution.energy_model", f"no energy model {visible(name)!r}", f"bundled: {names}; or a path"
-        )
-        raise SpecError([problem]) from error
+        message, hint = f"no energy model {visible(name)!r} can be read", f"bundled: {names}; or a path"
+        raise SpecError([spec.source.problem(("attribution", "energy_model"), message, hint)]) from error
     except ValueError as error:
         raise SpecError([Problem(visible(str(path)), visible(str(error), 500))]) from error
 
@@ -60,17 +56,19 @@ def require_columns(spec: Spec, logs: Logs) -> None:
     columns = spec.attribution.columns
     unnamed = [role for role in ("batch", "prompt_tokens", "output_tokens") if getattr(columns, role) is None]
     if unnamed:
-        raise SpecError([Problem(f"attribution.columns.{r}", "needed: which column holds it?") for r in unnamed])
+        section = ("attribution", "columns")
+        raise SpecError([spec.source.problem((*section, r), "needed: which column holds it?") for r in unnamed])
     problems = []
     for role in ("batch", *NUMBERS):
         name = getattr(columns, role)
-        where = f"attribution.columns.{role}"
         if name is None:
             continue
+        at = ("attribution", "columns", role)
         if name not in logs.source.schema:
-            problems.append(missing_column(f"{where} names the column", name, logs.source.schema))
+            problems.append(logs.expressions.missing(name, at))
         elif role in NUMBERS and not (logs.dtype(name).is_numeric() or logs.dtype(name) == pl.Null):
-            problems.append(Problem(where, f"column {visible(name)!r} is {logs.dtype(name)}; expected numbers"))
+            message = f"column {visible(name)!r} is {logs.dtype(name)}; expected numbers"
+            problems.append(spec.source.problem(at, message))
     if problems:
         raise LogError(problems)
 

@@ -17,6 +17,7 @@ from readout.results import MetricResult, Rows
 from readout.samples import Sample
 from readout.spec.model import Spec
 from readout.terms import UNIT_LEVEL, Term
+from readout.text import visible
 
 NOT_ELIGIBLE = "not eligible"
 ROWS = "rows"
@@ -115,7 +116,7 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
     Raises:
         LogError: No rows, none in the window, or an arm without rows.
     """
-    path = ", ".join([evidence.spec.logs.path] if isinstance(evidence.spec.logs.path, str) else evidence.spec.logs.path)
+    path = visible(", ".join(evidence.spec.logs.path))
     if rows.read == 0:
         raise LogError([Problem(path, "the log has no rows")])
     if rows.kept == 0:

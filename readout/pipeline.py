@@ -226,7 +226,8 @@ def _require_values(evidence: Evidence, metrics: Sequence[Term]) -> None:
         nulls = evidence.total(f"{term.name}|null")
         if nulls == kept:
             column = evidence.spec.metrics[term.name].column or "its columns"
-            problems.append(Problem(f"metrics.{term.name}", f"every one of {kept:,} kept rows is null in {column!r}"))
+            message = f"each of the {kept:,} kept rows is null in {column!r}; expected numbers"
+            problems.append(evidence.spec.source.problem(("metrics", term.name), message, on_key=True))
     if problems:
         raise LogError(problems)
 

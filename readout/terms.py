@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 
 from readout.errors import LogError, Problem, SpecError
 from readout.logs import Logs
-from readout.logs.frame import condition, missing_column, sql
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
-from readout.text import visible
+from readout.spec.problems import KeyPath
 
 UNIT_LEVEL = ("user_rct", "request_rct")
 
@@ -74,25 +73,6 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
     return terms
 
 
-def number(name: str, where: str, logs: Logs) -> pl.Expr:
-    """A column as integers or floats; booleans count as 0 and 1."""
-    return _numeric(sql_column(name, where, logs), logs.dtype(name), f"{where}: column {visible(name)!r}")
-
-
-def sql_column(name: str, where: str, logs: Logs) -> pl.Expr:
-    """A raw column, or an error that says which columns exist."""
-    if name not in logs.source.schema:
-        raise LogError([missing_column(f"{where} names the column", name, logs.source.schema)])
-    return pl.col(name)
-
-
-def row_number(text: str, where: str, logs: Logs) -> pl.Expr:
-    """A spec's SQL as numbers; a condition counts as 1 where it is true, and a null condition as false."""
-    expr, dtype = sql(text, where, logs.source.schema), _dtype(text, logs.source.schema)
-    number = _numeric(expr, dtype, where)
-    return number.fill_null(0) if dtype == pl.Boolean else number
-
-
 def eligible_only(spec: Spec, logs: Logs) -> Callable[[pl.Expr], pl.Expr]:
     """Keeps a value on eligible rows only, in designs whose effect is on those who could be treated.
 
@@ -109,56 +89,43 @@ def untreated(spec: Spec) -> pl.Expr:
 
 
 def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
-    where = f"metrics.{metric.name}"
-    schema = logs.source.schema
+    at: KeyPath = ("metrics", metric.name)
+    read = logs.expressions
     mask = eligible_only(spec, logs)
     if metric.where is not None:
-        keep = condition(metric.where, f"{where}.where", schema)
-        mask = _and(mask, keep)
+        mask = _and(mask, read.condition(metric.where, (*at, "where")))
     if metric.on == "untreated":
         if not logs.has("executed"):
-            raise LogError([Problem(f"{where}.on", "'untreated' needs the role 'executed' in logs.columns")])
+            message = "'untreated' needs the role 'executed' in logs.columns"
+            raise LogError([spec.source.problem((*at, "on"), message)])
         mask = _and(mask, untreated(spec))
     if metric.numerator is not None and metric.denominator is not None:
-        top = number(metric.numerator, f"{where}.numerator", logs)
-        bottom = number(metric.denominator, f"{where}.denominator", logs)
+        top = read.number(metric.numerator, (*at, "numerator"))
+        bottom = read.number(metric.denominator, (*at, "denominator"))
         both = top.is_not_null() & bottom.is_not_null()
         num, den = mask(pl.when(both).then(top)), mask(pl.when(both).then(bottom))
         return Term(metric.name, num, den, missing=mask(~both))
     if metric.expr is not None:
-        value = _numeric(sql(metric.expr, f"{where}.expr", schema), _dtype(metric.expr, schema), f"{where}.expr")
+        value = read.sql_number(metric.expr, (*at, "expr"))
     else:
-        assert metric.column is not None
-        value = number(metric.column, f"{where}.column", logs)
+        value = read.number(str(metric.column), (*at, "column"))
     per_unit = metric.per == "unit"
     if per_unit and spec.design.kind == "request_rct":
+        message = "a unit sees both arms under request_rct, so its sum belongs to neither"
         hint = "randomize units (user_rct) or blocks (switchback), or drop 'per'"
-        raise SpecError(
-            [Problem(f"{where}.per", "a unit sees both arms under request_rct, so its sum belongs to neither", hint)]
-        )
+        raise SpecError([spec.source.problem((*at, "per"), message, hint)])
     if per_unit and not logs.has("unit"):
-        raise LogError([Problem(f"{where}.per", "'unit' needs the role 'unit' in logs.columns")])
+        raise LogError([spec.source.problem((*at, "per"), "'unit' needs the role 'unit' in logs.columns")])
     source = f"{metric.column or metric.expr}|{metric.where}|{metric.on}"
-    missing = mask(value.is_null())
-    return Term(metric.name, mask(value), per_unit=per_unit, quantile=metric.quantile, source=source, missing=missing)
+    return Term(
+        metric.name,
+        mask(value),
+        per_unit=per_unit,
+        quantile=metric.quantile,
+        source=source,
+        missing=mask(value.is_null()),
+    )
 
 
 def _and(mask: Callable[[pl.Expr], pl.Expr], keep: pl.Expr) -> Callable[[pl.Expr], pl.Expr]:
     return lambda expr: mask(pl.when(keep).then(expr))
-
-
-def _dtype(expr: str, schema: Mapping[str, pl.DataType]) -> pl.DataType:
-    empty = pl.DataFrame(schema=dict(schema)).lazy()
-    return empty.select(pl.sql_expr(expr).alias("value")).collect_schema()["value"]
-
-
-def _numeric(expr: pl.Expr, dtype: pl.DataType, where: str) -> pl.Expr:
-    if dtype == pl.Boolean or dtype.is_integer():
-        return expr.cast(pl.Int64)
-    if dtype.is_float() or dtype.is_decimal():
-        return expr.cast(pl.Float64)
-    if dtype.is_temporal() or dtype == pl.String or dtype.is_nested() or dtype in (pl.Categorical, pl.Enum, pl.Binary):
-        raise LogError([Problem(where, f"is {dtype}; expected numbers or true/false")])
-    if dtype == pl.Null:
-        raise LogError([Problem(where, "is null on every row; expected numbers")])
-    raise LogError([Problem(where, f"is {dtype}; expected numbers")])

@@ -103,7 +103,7 @@ def eligibility(evidence: Evidence) -> Check:
             moved.append((effect, evidence.arms[arm]))
     if moved:
         effect, name = moved[0]
-        message = f"the eligible share under {name} differs from control's by {percent(effect.estimate)}: it depends on the arm"
+        message = f"the eligible share under {name} differs by {percent(effect.estimate)}: it depends on the arm"
         return Check(
             "eligibility",
             "assignment",
@@ -121,7 +121,7 @@ def eligibility(evidence: Evidence) -> Check:
         "eligibility",
         "assignment",
         "pass",
-        f"{percent(share(kept - ineligible, kept))} of rows are eligible, alike in the arms; {treated:,} ineligible rows treated",
+        f"{percent(share(kept - ineligible, kept))} of rows are eligible; {treated:,} ineligible rows were treated",
     )
 
 

@@ -35,7 +35,7 @@ def tail_dominance(evidence: Evidence) -> Check:
             before, after = verdict_of(metric, whole), verdict_of(metric, without)
             if before != after and moved > limit:
                 failures.append(
-                    f"{metric.name}: {before} becomes {after} without one {evidence.sample.unit} ({moved:.1f} std. errors)"
+                    f"{metric.name}: {before} becomes {after} without one {evidence.sample.unit} ({moved:.1f} errors)"
                 )
         top = evidence.sample.top_share(term)
         if top is not None and top > HALF:

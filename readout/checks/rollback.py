@@ -8,11 +8,10 @@ import polars as pl
 
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
-from readout.logs.frame import condition
 from readout.reduce import Table
 from readout.results import Check
 from readout.spec.model import Spec, Trigger
-from readout.terms import Term, row_number
+from readout.terms import Term
 
 
 def tables(spec: Spec, logs: Logs, terms: list[Term]) -> list[Table]:
@@ -24,7 +23,7 @@ def tables(spec: Spec, logs: Logs, terms: list[Term]) -> list[Table]:
             continue
         where = _where(i, trigger, logs)
         if trigger.expr is not None:
-            value = row_number(trigger.expr, f"rollback[{i}].expr", logs)
+            value = logs.expressions.sql_number(trigger.expr, ("rollback", i, "expr"))
             num, den = pl.when(where).then(value), count(where & value.is_not_null())
         else:
             term = by_name[str(trigger.metric)]
@@ -108,7 +107,7 @@ def _ratio(evidence: Evidence, i: int, arm: int) -> float | None:
 def _where(i: int, trigger: Trigger, logs: Logs) -> pl.Expr:
     if trigger.where is None:
         return pl.col("@drop").is_null()
-    return condition(trigger.where, f"rollback[{i}].where", logs.source.schema)
+    return logs.expressions.condition(trigger.where, ("rollback", i, "where"))
 
 
 def _name(trigger: Trigger) -> str:

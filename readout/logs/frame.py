@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from readout.errors import LogError, Problem, SpecError
+from readout.errors import LogError, Problem
+from readout.logs.expressions import Expressions
 from readout.logs.sources import Source, find_source
 from readout.spec.model import Spec
 from readout.text import visible
@@ -20,6 +20,7 @@ SINGLE_ROLES = (
     "intended", "executed", "fallback", "timeout", "retries", "propensity",
 )  # fmt: skip
 LIST_ROLES = ("state", "features", "after")
+PANELS = ("did", "synthetic_control")
 NEEDED = {"user_rct": ("arm",), "request_rct": ("arm",), "switchback": ("arm", "time")}
 TIME_ROLES = ("time", "assigned_at")
 LABEL_ROLES = ("arm", "intended", "executed")
@@ -43,6 +44,7 @@ class Logs:
         frame: Raw columns plus ``@role`` for every mapped role (labels as strings, times in UTC), ``@arm_code``
             (0 control, 1… treatments, null other) and ``@drop`` (index in ``REASONS``, null: kept).
         source: The files.
+        expressions: Columns and SQL of the spec over the frame.
         columns: Role to column name (list roles: tuple of names).
         mapped_unasked: Roles found by their own name.
         window: Start and end in UTC, either may be None.
@@ -50,6 +52,7 @@ class Logs:
 
     frame: pl.LazyFrame
     source: Source
+    expressions: Expressions
     columns: Mapping[str, str | tuple[str, ...]]
     mapped_unasked: tuple[str, ...]
     window: tuple[datetime | None, datetime | None]
@@ -75,53 +78,17 @@ def open_logs(spec: Spec, as_of: datetime) -> Logs:
         SpecError: SQL that does not parse.
     """
     source = find_source(spec.logs.path, spec.base)
+    expressions = Expressions(spec, source.schema)
     columns, unasked = _map_roles(spec, source.schema)
     window = _window(spec, as_of)
-    problems = _problems(spec, source.schema, columns, window)
+    problems = _problems(expressions, columns, window)
     if problems:
         raise LogError(problems)
     canonical = {f"@{role}": _canonical(role, columns, source.schema, spec.logs.timezone) for role in _single(columns)}
     frame = source.scan().with_columns(**canonical)
     frame = frame.with_columns(**{"@arm_code": _arm_code(spec, columns)})
-    frame = frame.with_columns(**{"@drop": _drop(spec, source.schema, columns, window)})
-    return Logs(frame, source, columns, unasked, window)
-
-
-def sql(text: str, where: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """A Polars expression from a spec's SQL.
-
-    Raises:
-        SpecError: It does not parse, or is more than a row-wise expression.
-        LogError: It names a column that the logs do not have.
-    """
-    try:
-        expr = pl.sql_expr(text)
-        roots = expr.meta.root_names()
-    except Exception as error:
-        raise SpecError(
-            [Problem(where, f"not a SQL expression that can be read: {_short(error)}", visible(text))]
-        ) from error
-    missing = [name for name in dict.fromkeys(roots) if name not in schema]
-    if missing:
-        raise LogError([missing_column(f"{where} names the column", name, schema) for name in missing])
-    try:
-        empty = pl.DataFrame(schema=dict(schema)).lazy().select(expr.alias("value")).collect()
-    except Exception as error:
-        raise SpecError(
-            [Problem(where, f"cannot be computed from the log's columns: {_short(error)}", visible(text))]
-        ) from error
-    if len(empty) and roots:
-        raise SpecError([Problem(where, "must give one value a row, not an aggregate", visible(text))])
-    return expr
-
-
-def condition(text: str, where: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """As :func:`sql`, and boolean; a null counts as false."""
-    expr = sql(text, where, schema)
-    dtype = pl.DataFrame(schema=dict(schema)).lazy().select(expr.alias("value")).collect_schema()["value"]
-    if dtype != pl.Boolean:
-        raise SpecError([Problem(where, f"must be true or false for each row; this is {dtype}", visible(text))])
-    return expr.fill_null(False)
+    frame = frame.with_columns(**{"@drop": _drop(expressions, columns, window)})
+    return Logs(frame, source, expressions, columns, unasked, window)
 
 
 def label(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -169,79 +136,54 @@ def _map_roles(
 
 def _window(spec: Spec, as_of: datetime) -> tuple[datetime | None, datetime | None]:
     if spec.logs.last is not None:
-        return as_of - spec.logs.last, as_of
-    return _instant(spec.logs.start), _instant(spec.logs.end)
-
-
-def _instant(value: object) -> datetime | None:
-    if value is None:
-        return None
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    if isinstance(value, int):
-        raise SpecError(
-            [Problem("logs", "an integer period is for panel designs; expected a time such as 2026-10-05T00:00Z")]
-        )
-    return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)
+        return as_of.astimezone(UTC) - spec.logs.last, as_of.astimezone(UTC)
+    start, end = spec.logs.start, spec.logs.end
+    return (start if isinstance(start, datetime) else None), (end if isinstance(end, datetime) else None)
 
 
 def _problems(
-    spec: Spec,
-    schema: Mapping[str, pl.DataType],
+    expressions: Expressions,
     columns: Mapping[str, str | tuple[str, ...]],
     window: tuple[datetime | None, datetime | None],
 ) -> list[Problem]:
+    """Every mapped column that is missing or of a wrong type, and every needed role that is not mapped."""
+    spec, schema = expressions.spec, expressions.schema
     problems = []
     for role, mapped in columns.items():
-        for name in [mapped] if isinstance(mapped, str) else mapped:
+        names = [mapped] if isinstance(mapped, str) else mapped
+        for i, name in enumerate(names):
+            at = ("logs", "columns", role) if isinstance(mapped, str) else ("logs", "columns", role, i)
             if name not in schema:
-                problems.append(missing_column(f"logs.columns.{role} names the column", name, schema))
-            elif problem := _wrong_type(role, name, schema[name]):
-                problems.append(problem)
-    needed = list(NEEDED.get(spec.design.kind, ()))
+                problems.append(expressions.missing(name, at))
+            elif expected := _expected(spec, role, schema[name]):
+                found = "null on every row" if schema[name] == pl.Null else str(schema[name])
+                message = f"column {visible(name)!r} is {found}; expected {expected}"
+                problems.append(spec.source.problem(at, message))
+    needed = NEEDED.get(spec.design.kind, ())
     if any(window) and "time" not in needed:
-        needed.append("time")
+        needed = (*needed, "time")
     for role in needed:
         if role not in columns:
+            why = "a window" if role == "time" and any(window) else f"the design {spec.design.kind}"
+            message = f"{why} needs a column for the role {role!r}"
             problems.append(
-                Problem(
-                    f"logs.columns.{role}",
-                    f"{spec.design.kind} needs a column for the role {role!r}{' to have a window' * (role == 'time')}",
-                    f"the log has: {_listing(schema)}",
-                )
+                spec.source.problem(("logs", "columns", role), message, f"the log has: {expressions.names()}")
             )
     return problems
 
 
-def _wrong_type(role: str, name: str, dtype: pl.DataType) -> Problem | None:
-    expected = ""
+def _expected(spec: Spec, role: str, dtype: pl.DataType) -> str:
+    """What the role's column should hold; empty where it does."""
     if role in TIME_ROLES and not isinstance(dtype, pl.Datetime | pl.Date):
-        expected = "a timestamp or a date"
-    elif role in NUMERIC_ROLES and not dtype.is_numeric():
-        expected = "numbers"
-    elif role in FLAG_ROLES and not (dtype == pl.Boolean or dtype.is_numeric()):
-        expected = "true/false or 0/1"
-    elif role in (*LABEL_ROLES, "unit", "cluster", "request", "workflow") and dtype.is_nested():
-        expected = "labels (text, whole numbers or booleans)"
-    if not expected:
-        return None
-    if dtype == pl.Null:
-        return Problem(f"logs.columns.{role}", f"column {visible(name)!r} is all null; expected {expected}")
-    return Problem(f"logs.columns.{role}", f"column {visible(name)!r} is {dtype}; expected {expected}")
-
-
-def missing_column(what: str, name: str, schema: Mapping[str, pl.DataType]) -> Problem:
-    close = difflib.get_close_matches(name, list(schema), n=1)
-    hint = f"did you mean {visible(close[0])!r}? " if close else ""
-    where, _, rest = what.partition(" ")
-    return Problem(
-        where, f"{rest} {visible(name)!r}, which the log does not have", f"{hint}the log has: {_listing(schema)}"
-    )
-
-
-def _listing(schema: Mapping[str, pl.DataType], limit: int = 40) -> str:
-    names = [visible(n, 60) for n in schema]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+        panel = spec.design.kind in PANELS
+        return "" if panel and dtype.is_integer() else "a timestamp or a date" + " or an integer period" * panel
+    if role in NUMERIC_ROLES and not dtype.is_numeric():
+        return "numbers"
+    if role in FLAG_ROLES and not (dtype == pl.Boolean or dtype.is_numeric()):
+        return "true/false or 0/1"
+    if role not in LIST_ROLES and dtype.is_nested():
+        return "text, whole numbers or booleans"
+    return ""
 
 
 def _canonical(
@@ -250,7 +192,7 @@ def _canonical(
     name = columns[role]
     assert isinstance(name, str)
     expr, dtype = pl.col(name), schema[name]
-    if role in TIME_ROLES:
+    if role in TIME_ROLES and not dtype.is_integer():
         return to_utc(expr, dtype, timezone)
     if role in LABEL_ROLES:
         return label(expr, dtype)
@@ -275,9 +217,9 @@ def _fell_back(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _arm_code(spec: Spec, columns: Mapping[str, str | tuple[str, ...]]) -> pl.Expr:
-    if "arm" not in columns:
-        return pl.lit(None, dtype=pl.Int8)
     labels = arms(spec)
+    if "arm" not in columns or not labels:
+        return pl.lit(None, dtype=pl.Int8)
     chain: Any = pl.when(pl.col("@arm") == labels[0]).then(pl.lit(0, dtype=pl.Int8))
     for code, name in enumerate(labels[1:], start=1):
         chain = chain.when(pl.col("@arm") == name).then(pl.lit(code, dtype=pl.Int8))
@@ -292,12 +234,12 @@ def arms(spec: Spec) -> Sequence[str]:
 
 
 def _drop(
-    spec: Spec,
-    schema: Mapping[str, pl.DataType],
+    expressions: Expressions,
     columns: Mapping[str, str | tuple[str, ...]],
     window: tuple[datetime | None, datetime | None],
 ) -> pl.Expr:
     """The first reason to leave a row out, as its place in ``REASONS``; null keeps it."""
+    spec = expressions.spec
     steps: list[tuple[pl.Expr, str]] = []
     start, end = window
     if "time" in columns and (start is not None or end is not None or spec.design.kind == "switchback"):
@@ -307,7 +249,7 @@ def _drop(
         )
         steps.append((~inside, OUTSIDE))
     if spec.logs.where is not None:
-        steps.append((~condition(spec.logs.where, "logs.where", schema), FILTERED))
+        steps.append((~expressions.condition(spec.logs.where, ("logs", "where")), FILTERED))
     if "arm" in columns:
         steps.append((pl.col("@arm").is_null(), NO_ARM))
         steps.append((pl.col("@arm_code").is_null(), OTHER_ARM))
@@ -324,8 +266,3 @@ def _drop(
 
 def _reason(reason: str) -> pl.Expr:
     return pl.lit(REASONS.index(reason), dtype=pl.Int8)
-
-
-def _short(error: Exception) -> str:
-    text = str(error).strip()
-    return visible(text.splitlines()[0] if text else type(error).__name__, 160)

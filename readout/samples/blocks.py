@@ -13,7 +13,7 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_blocks
 from estimators.quantiles import Histogram
-from readout.errors import Problem, SpecError
+from readout.errors import SpecError
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import BlockPoint
@@ -37,11 +37,10 @@ class Blocks:
         assert isinstance(spec.design, Switchback)
         block = spec.design.block
         washout = spec.design.washout or timedelta(0)
-        if block is None:
-            raise SpecError([Problem("design.block", "a switchback needs its block", "for example `block: 2h`")])
         if block.length is None and washout:
             hint = "give `block: {length: 2h}`, or leave the washout rows out with logs.where"
-            raise SpecError([Problem("design.washout", "needs blocks of a stated length, not a block column", hint)])
+            message = "needs blocks of a stated length, not a block column"
+            raise SpecError([spec.source.problem(("design", "washout"), message, hint)])
         self._arms = 1 + len(spec.design.treatment)
         self._labels = (str(spec.design.control), *spec.design.treatment)
         self._options = dict(spec.estimator.options)
@@ -51,8 +50,8 @@ class Blocks:
             self._block = since - since % _us(block.length) + _us(block.offset)
             self.washed = (since % _us(block.length) < _us(washout)) if washout else pl.lit(False)
         else:
-            assert block.column is not None
-            self._block = pl.col(block.column).cast(pl.String)
+            name = str(block.column)
+            self._block = logs.expressions.column(name, ("design", "block", "column")).cast(pl.String)
             self.washed = pl.lit(False)
         self.rows = KEPT & ~self.washed
         self._has_washout = bool(washout)
