@@ -1,6 +1,6 @@
 """How often the intervals cover: simulated experiments whose true effect is known.
 
-Run from the root of the repository (about six minutes on one core; writes docs/calibration.md):
+Run from the root of the repository (443 s on one core; writes docs/calibration.md):
 
     OMP_NUM_THREADS=1 python -m benchmarks.calibration --experiments 5000 --out docs/calibration.md
 
@@ -311,6 +311,7 @@ _PAGE = """# How often the intervals cover
 ```
 
 {table}"""
+
 
 if __name__ == "__main__":
     main()
