@@ -63,13 +63,16 @@ def check(
 
     Safe while the experiment runs. With --fail-on the exit code is 1 if a failed check asks for one of the actions.
     """
-    from cli import checked
     from readout import pipeline
+    from readout.memo import checked, terminal
 
     require_engine(engine)
     with progress(quiet) as say:
         report = pipeline.check(spec, overrides=overrides or (), as_of=as_of, seed=seed, engine=engine, progress=say)
-    emit(checked.shown(report, output_format))
+    if output_format == "text":
+        emit(render(lambda console: terminal.print_checks(report, console)))
+    else:
+        emit(checked.shown(report, output_format))
     asked = {found.action for found in report.checks if found.status == "fail"}
     if fail_on and asked & fail_on:
         raise typer.Exit(1)

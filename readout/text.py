@@ -1,16 +1,38 @@
-"""Text that comes from data, made safe to show in one line."""
+"""Text that comes from data, made safe to show on one line."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
+_BLANKS = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_KEPT_FORMAT_CHARACTERS = frozenset("\u200c\u200d")  # the joiners, which several scripts need
 
-def visible(text: str, limit: int = 200) -> str:
-    """``text`` with control, format and line-breaking characters shown as escapes, cut at ``limit`` characters."""
-    shown = "".join(
-        ch
-        if unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else ch.encode("unicode_escape").decode()
-        for ch in text
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+def visible(text: str, limit: int | None = None) -> str:
+    """Text on one line in which every character can be seen.
+
+    Runs of line breaks and tabs become one space. Control characters (and with them ANSI escapes), bidirectional
+    and other invisible format characters, lone surrogates and noncharacters become ``\\x1b``-like escapes. Cut at
+    ``limit`` characters, where one is given.
+    """
+    text = _BLANKS.sub(" ", text)
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_shown(character) for character in text)
+    return text if limit is None else shorten(text, limit)
+
+
+def _shown(character: str) -> str:
+    point = ord(character)
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _KEPT_FORMAT_CHARACTERS
+    nonchar = point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
+    if not hidden and not nonchar:
+        return character
+    if point < 0x100:
+        return f"\\x{point:02x}"
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+
+
+def shorten(text: str, limit: int) -> str:
+    """Text cut to ``limit`` characters, the last of them an ellipsis where something was cut."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -7,10 +7,11 @@ from typing import Any
 
 from readout.memo import words
 from readout.memo.document import own_details, plain
-from readout.memo.escape import markdown, name, shorten
+from readout.memo.escape import markdown, name
 from readout.memo.numbers import DASH, count, number, p_value, percent
 from readout.memo.tables import bullets, section, table
 from readout.results import Readout
+from readout.text import shorten
 
 _ROWS_SHOWN = 50  # of one diagnostic; readout.json has them all
 _CELL = 160  # characters of a nested value in a cell

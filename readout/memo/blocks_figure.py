@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from readout.memo.figures import blocks_metric
+from readout.memo.drawn import blocks_metric
 from readout.memo.svg import MARKERS, MUTED, PALETTE, RULE, WIDTH, fit
 from readout.results import BlockPoint, Readout
 

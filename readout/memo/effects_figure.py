@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from readout.memo import words
-from readout.memo.figures import on_relative_axis, spec_effect
+from readout.memo.drawn import on_relative_axis, spec_effect
 from readout.memo.numbers import DASH, level, relative
 from readout.memo.svg import BLUE, INK, MUTED, RULE, VERMILLION, WIDTH, fit
 from readout.results import MetricResult, Readout

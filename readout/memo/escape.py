@@ -7,45 +7,16 @@ such text safe for one medium; what they return is for display, never for parsin
 from __future__ import annotations
 
 import re
-import unicodedata
 from xml.sax.saxutils import escape as _xml_escape
 
-_BLANKS = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+from readout.text import shorten, visible
+
 _PLAIN_NAME = re.compile(r"[^\W_](?:[\w.\-/:+=% ]*[\w%])?")
 _MARKDOWN_ACTIVE = re.compile(r"[\\`*\[\]|~$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _MARKDOWN_LEADING = re.compile(r"^(?:[#=>:]|[-+](?=[-+\s]|$)|\d+(?P<mark>[.)])(?=\s|$))")
 # A "<" before a blank, a digit, "=" or "." cannot open a tag or an autolink; it stays readable, as in "p < 0.001".
 _TAG_OPENING = re.compile(r"<(?![\s\d=.])")
 _ENTITY = re.compile(r"&(?=#?\w+;)")
-_KEPT_FORMAT_CHARACTERS = frozenset("\u200c\u200d")  # the joiners, which several scripts need
-
-
-def visible(text: str) -> str:
-    """Text on one line in which every character can be seen.
-
-    Runs of line breaks and tabs become one space. Control characters (and with them ANSI escapes), bidirectional
-    and other invisible format characters, lone surrogates and noncharacters become ``\\x1b``-like escapes.
-    """
-    text = _BLANKS.sub(" ", text)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    point = ord(character)
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _KEPT_FORMAT_CHARACTERS
-    nonchar = point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
-    if not hidden and not nonchar:
-        return character
-    if point < 0x100:
-        return f"\\x{point:02x}"
-    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
-
-
-def shorten(text: str, limit: int) -> str:
-    """Text cut to ``limit`` characters, the last of them an ellipsis where something was cut."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def markdown(text: str) -> str:

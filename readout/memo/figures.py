@@ -6,8 +6,9 @@ import math
 from typing import Final
 
 from readout.memo import words
+from readout.memo.drawn import blocks_metric, on_relative_axis
 from readout.memo.numbers import level, relative
-from readout.results import MetricResult, Readout
+from readout.results import Readout
 
 EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
@@ -33,15 +34,6 @@ def draw(readout: Readout) -> dict[str, bytes]:
     return files
 
 
-def on_relative_axis(readout: Readout) -> list[MetricResult]:
-    """The results that have a relative effect with an interval, primary first."""
-    return [
-        m
-        for m in words.by_role(readout.metrics)
-        if m.relative is not None and m.relative_ci_low is not None and m.relative_ci_high is not None
-    ]
-
-
 def alt_text(path: str, readout: Readout) -> str:
     """What a figure shows, in words, for those who do not see it."""
     if path == BLOCKS:
@@ -58,21 +50,3 @@ def alt_text(path: str, readout: Readout) -> str:
     if len(rows) > _SPOKEN:
         parts.append(f"and {len(rows) - _SPOKEN} more")
     return f"Relative effects with {level(readout.alpha)} intervals: {'; '.join(parts)}"
-
-
-def blocks_metric(readout: Readout) -> str:
-    """The name of the metric that the blocks show: the first primary one."""
-    return next((m.metric for m in words.by_role(readout.metrics) if m.role == "primary"), "Primary metric")
-
-
-def spec_effect(text: str | None, control_value: float | None) -> float | None:
-    """An effect as the spec writes it (``5%`` or ``0.002``), as a positive fraction of control, if it has one."""
-    if text is None:
-        return None
-    stripped = text.strip()
-    try:
-        if stripped.endswith("%"):
-            return abs(float(stripped[:-1])) / 100
-        return abs(float(stripped)) / control_value if control_value is not None and control_value > 0 else None
-    except ValueError:
-        return None

@@ -8,7 +8,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from readout.memo.escape import shorten, visible, xml
+from readout.memo.escape import xml
+from readout.text import shorten, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from readout.memo import words
-from readout.memo.escape import shorten, terminal
+from readout.memo.escape import terminal
 from readout.memo.numbers import count, decimals, effect, fixed, level, relative
 from readout.results import Action, Check, MetricResult, Readout, Rows, Status
+from readout.text import shorten
 
 _ACTION_STYLE: Final[dict[Action, str]] = {
     "ship": "green",

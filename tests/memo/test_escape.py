@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from readout.memo.escape import markdown, name, shorten, terminal, visible, workflow_message, workflow_property, xml
+from readout.memo.escape import markdown, name, terminal, workflow_message, workflow_property, xml
+from readout.text import shorten, visible
 
 GFM = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 ATTACKS = st.text(st.sampled_from("ab1 \\`*_{}[]()<>#+-.!|~&$@:/=;%\n\t\x1b\u202e\"'"), max_size=40)

@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from readout.memo.figures import BLOCKS, EFFECTS, alt_text, draw, spec_effect
+from readout.memo.drawn import spec_effect
+from readout.memo.figures import BLOCKS, EFFECTS, alt_text, draw
 from readout.results import BlockPoint, Readout
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""What ``readout check`` prints, in each format."""
+"""What ``readout check`` says, for a program, a page or a CI run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from cli.output import render
 from readout.results import Check
 
 if TYPE_CHECKING:
@@ -18,16 +17,12 @@ _ORDER = ("fail", "warn", "skip", "pass")
 
 
 def shown(report: CheckReport, output_format: str) -> str:
-    """The report as text, ``readout-check/1`` JSON, a Markdown table or GitHub annotations."""
+    """The report as ``readout-check/1`` JSON, a Markdown table or GitHub annotations."""
     if output_format == "json":
         return _json(report)
     if output_format == "markdown":
         return _markdown(report)
-    if output_format == "github":
-        return "\n".join(_annotations(report))
-    from readout.memo import terminal
-
-    return render(lambda console: terminal.print_checks(report, console))
+    return "\n".join(_annotations(report))
 
 
 def _json(report: CheckReport) -> str:

@@ -1,0 +1,33 @@
+"""What the figures show of a readout, in numbers and names."""
+
+from __future__ import annotations
+
+from readout.memo import words
+from readout.results import MetricResult, Readout
+
+
+def on_relative_axis(readout: Readout) -> list[MetricResult]:
+    """The results that have a relative effect with an interval, primary first."""
+    return [
+        m
+        for m in words.by_role(readout.metrics)
+        if m.relative is not None and m.relative_ci_low is not None and m.relative_ci_high is not None
+    ]
+
+
+def blocks_metric(readout: Readout) -> str:
+    """The name of the metric that the blocks show: the first primary one."""
+    return next((m.metric for m in words.by_role(readout.metrics) if m.role == "primary"), "Primary metric")
+
+
+def spec_effect(text: str | None, control_value: float | None) -> float | None:
+    """An effect as the spec writes it (``5%`` or ``0.002``), as a positive fraction of control, if it has one."""
+    if text is None:
+        return None
+    stripped = text.strip()
+    try:
+        if stripped.endswith("%"):
+            return abs(float(stripped[:-1])) / 100
+        return abs(float(stripped)) / control_value if control_value is not None and control_value > 0 else None
+    except ValueError:
+        return None
