@@ -194,7 +194,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
 
 def _reduce(spec: Spec, logs: Logs, tables: Sequence[Table]) -> dict[str, pl.DataFrame]:
     try:
-        return run_pass(logs.frame, tables, max(logs.source.rows, 1))
+        return run_pass(logs.frame, tables, max(logs.source.rows, 1), one_scan=not logs.source.local)
     except NotFinite as error:
         raise LogError(
             [replace(p, where=f"metrics.{name}" if name in spec.metrics else p.where) for p, name in _metric_of(error)]

@@ -50,6 +50,11 @@ class Source:
     schema: dict[str, pl.DataType]
     rows: int
 
+    @property
+    def local(self) -> bool:
+        """Whether every file is on this machine."""
+        return not any(f.startswith(REMOTE) for f in self.files)
+
     def scan(self) -> pl.LazyFrame:
         """The files as one lazy frame."""
         return pl.scan_parquet(list(self.files), hive_partitioning=self.hive)
