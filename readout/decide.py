@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -13,8 +13,12 @@ import yaml
 from readout.bundled import bundled
 from readout.evidence import Evidence
 from readout.memo import numbers
+from readout.memo.words import VERDICT
 from readout.results import ACTIONS, Action, Check, Decision, MetricResult
 from readout.verdicts import inside_minimum_effect
+
+# The section of the spec that asks for a check: skipped although it is there, the check has settled nothing.
+SECTION_OF = {"economic_bar": "economics", "capacity_limit": "capacity"}
 
 # From the most to the least that is done with a treatment: of several arms, the memo speaks of the first.
 STRENGTH: tuple[Action, ...] = (
@@ -42,6 +46,16 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """A check or metric that made a rule fire: its name, a few words for the headline, a line for the reasons."""
+
+    name: str
+    short: str
+    reason: str
+    is_check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the rules look at for one treatment arm."""
 
@@ -53,6 +67,10 @@ class Facts:
     @property
     def primaries(self) -> list[MetricResult]:
         return [m for m in self.metrics if m.role == "primary"]
+
+    @property
+    def guardrails(self) -> list[MetricResult]:
+        return [m for m in self.metrics if m.role == "guardrail"]
 
     def status(self, check: Check) -> str:
         """The check's status for this arm, where it tells arms apart."""
@@ -90,107 +108,110 @@ def decide(evidence: Evidence, checks: Sequence[Check]) -> Decision:
     by_arm = {arm: _decide_arm(evidence, checks, arm) for arm in evidence.treatments}
     best = min(by_arm, key=lambda arm: (STRENGTH.index(by_arm[arm].action), -_gain(evidence, arm), arm))
     actions = {evidence.arms[arm]: decision.action for arm, decision in by_arm.items()}
-    chosen = by_arm[best]
-    return Decision(
-        action=chosen.action,
-        treatment=chosen.treatment,
-        by_arm=actions,
-        rule=chosen.rule,
-        headline=chosen.headline,
-        reasons=chosen.reasons,
-        would_change=chosen.would_change,
-        stop_if=chosen.stop_if,
-        next_step=chosen.next_step,
-    )
+    return replace(by_arm[best], by_arm=actions)
 
 
 def _decide_arm(evidence: Evidence, checks: Sequence[Check], arm: int) -> Decision:
     label = evidence.arms[arm]
     facts = Facts(evidence, checks, arm, [m for m in evidence.metrics if m.arm == label])
     for rule in rules():
-        matched = [reason for kind, value in rule.when for reason in MATCHES[kind](facts, value)]
-        if matched or not rule.when:
-            return _worded(facts, rule, matched)
+        found = [match for kind, value in rule.when for match in MATCHES[kind](facts, value)]
+        if found or not rule.when:
+            return _worded(facts, rule, found)
     raise AssertionError("the last rule always holds")
 
 
-def _worded(facts: Facts, rule: Rule, matched: Sequence[tuple[str, str]]) -> Decision:
+def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
     evidence = facts.evidence
-    names = [name for name, _ in matched]
-    check_names = [c.name for c in facts.checks if c.name in names]
-    guardrails = [n for n in names if n not in check_names and n not in {m.metric for m in facts.primaries}]
-    primary = "; ".join(effect_in_words(m) for m in facts.primaries)
     words = {
         "treatment": evidence.arms[facts.arm],
         "control": evidence.arms[0],
-        "unit": evidence.sample.unit,
-        "primary": primary,
-        "checks": ", ".join(check_names),
-        "guardrails": ("; " if rule.rule == "harmed" or check_names else "") + ", ".join(guardrails)
-        if guardrails
-        else "",
+        "primary": "; ".join(effect_in_words(m) for m in facts.primaries),
+        "guardrails": _guardrails_hold(facts),
+        "checks": " and ".join(dict.fromkeys(match.name for match in found if match.is_check)),
+        "found": "; ".join(dict.fromkeys(match.short for match in found)),
         "sample": _sample_needed(facts),
     }
-    reasons = [reason for _, reason in matched] or [
-        primary,
-        *(_guardrail_words(m) for m in facts.metrics if m.guardrail),
-    ]
-    if matched and rule.action in ("stronger_design", "ramp") and primary:
-        naive = "Measured, not to be read as the effect: " if rule.rule == "design_does_not_fit" else "Measured: "
-        reasons.append(naive + primary + ".")
-    headline = rule.headline.format(**words).replace(" ()", "")
     return Decision(
         action=rule.action,
         treatment=evidence.arms[facts.arm],
         by_arm={},
         rule=rule.rule,
-        headline=headline,
-        reasons=tuple(dict.fromkeys(reasons)),
+        headline=rule.headline.format(**words),
+        reasons=_reasons(facts, rule, found),
         would_change=tuple(text.format(**words) for text in rule.would_change),
         stop_if=_stop_if(evidence),
         next_step=rule.next_step.format(**words),
     )
 
 
-def _fails(facts: Facts, name: str) -> list[tuple[str, str]]:
-    return [(c.name, f"{c.name}: {c.message}") for c in facts.checks if c.name == name and facts.status(c) == "fail"]
+def _reasons(facts: Facts, rule: Rule, found: Sequence[Match]) -> tuple[str, ...]:
+    """What made the rule fire, then the primaries where they are worth having beside it."""
+    if not found:
+        return tuple(_verdict_words(m) for m in facts.primaries) + tuple(map(_guardrail_words, facts.guardrails))
+    reasons = [match.reason for match in found]
+    named = {match.name for match in found if not match.is_check}
+    measured = [m for m in facts.primaries if m.metric not in named and m.estimate is not None]
+    if measured and rule.action in ("stronger_design", "ramp"):
+        doubted = any(c.action == "stronger_design" and facts.status(c) == "fail" for c in facts.checks)
+        said = "Measured, not to be read as the effect: " if doubted else "Measured: "
+        reasons.append(said + "; ".join(effect_in_words(m) for m in measured))
+    return tuple(dict.fromkeys(reasons))
 
 
-def _warns(facts: Facts, name: str) -> list[tuple[str, str]]:
-    return [(c.name, f"{c.name}: {c.message}") for c in facts.checks if c.name == name and facts.status(c) == "warn"]
+def _of_check(check: Check, said: str) -> Match:
+    return Match(check.name, f"{check.name} {said}", f"{check.name}: {check.message}", is_check=True)
 
 
-def _asks(facts: Facts, action: str) -> list[tuple[str, str]]:
-    return [
-        (c.name, f"{c.name}: {c.message}") for c in facts.checks if c.action == action and facts.status(c) == "fail"
-    ]
+def _fails(facts: Facts, name: str) -> list[Match]:
+    return [_of_check(c, "failed") for c in facts.checks if c.name == name and facts.status(c) == "fail"]
 
 
-def _primary(facts: Facts, verdict: str) -> list[tuple[str, str]]:
+def _warns(facts: Facts, name: str) -> list[Match]:
+    return [_of_check(c, "warns") for c in facts.checks if c.name == name and facts.status(c) == "warn"]
+
+
+def _unjudged(facts: Facts, name: str) -> list[Match]:
+    if getattr(facts.evidence.spec, SECTION_OF[name]) is None:
+        return []
+    return [_of_check(c, "could not be judged") for c in facts.checks if c.name == name and facts.status(c) == "skip"]
+
+
+def _asks(facts: Facts, action: str) -> list[Match]:
+    return [_of_check(c, "failed") for c in facts.checks if c.action == action and facts.status(c) == "fail"]
+
+
+def _primary(facts: Facts, verdict: str) -> list[Match]:
     # A primary that could not be estimated settles nothing.
     return [
-        (m.metric, f"{effect_in_words(m)}: {m.verdict or 'not estimated'}")
+        Match(m.metric, effect_in_words(m), _verdict_words(m))
         for m in facts.primaries
         if (m.verdict or "inconclusive") == verdict
     ]
 
 
-def _primary_small(facts: Facts, _: bool) -> list[tuple[str, str]]:
+def _primary_small(facts: Facts, _: bool) -> list[Match]:
     found = []
     for m in facts.primaries:
         estimate = facts.evidence.effect(m.metric, facts.arm)
         if estimate is not None and inside_minimum_effect(facts.evidence.spec.metrics[m.metric], estimate):
-            found.append((m.metric, f"{effect_in_words(m)}: smaller than the minimum effect {m.minimum_effect}"))
+            short = f"{m.metric} may move by less than the minimum effect of {m.minimum_effect}"
+            reason = f"{effect_in_words(m)}: the point lies inside the minimum effect of {m.minimum_effect}"
+            found.append(Match(m.metric, short, reason))
     return found
 
 
-def _guardrail(facts: Facts, state: str) -> list[tuple[str, str]]:
-    return [(m.metric, _guardrail_words(m)) for m in facts.metrics if m.role == "guardrail" and m.guardrail == state]
+def _guardrail(facts: Facts, state: str) -> list[Match]:
+    short = "{} is harmed" if state == "harmed" else "{} is not shown safe"
+    return [
+        Match(m.metric, short.format(m.metric), _guardrail_words(m)) for m in facts.guardrails if m.guardrail == state
+    ]
 
 
-MATCHES: dict[str, Callable[[Facts, Any], list[tuple[str, str]]]] = {
+MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "fails": _fails,
     "warns": _warns,
+    "unjudged": _unjudged,
     "asks": _asks,
     "primary": _primary,
     "primary_small": _primary_small,
@@ -199,18 +220,37 @@ MATCHES: dict[str, Callable[[Facts, Any], list[tuple[str, str]]]] = {
 
 
 def effect_in_words(m: MetricResult) -> str:
-    """One effect with its interval, relative where that has a meaning."""
+    """One effect with its interval, on the scale that its margin or minimum effect is stated on."""
+    shown = _interval(m)
+    return f"{m.metric} {shown}" if shown else f"{m.metric} was {m.note or 'not estimated'}"
+
+
+def _interval(m: MetricResult) -> str:
+    """The effect with its interval, relative where that has a meaning; empty where there is none."""
     if m.estimate is None or m.ci_low is None or m.ci_high is None:
-        return f"{m.metric} was {m.note or 'not estimated'}"
-    if m.relative is not None and m.relative_ci_low is not None and m.relative_ci_high is not None:
-        return f"{m.metric} {numbers.relative(m.relative, m.relative_ci_low, m.relative_ci_high)}"
-    return f"{m.metric} {numbers.effect(m.estimate, m.ci_low, m.ci_high)}"
+        return ""
+    stated = m.margin if m.role == "guardrail" else m.minimum_effect
+    absolute = stated is not None and "%" not in stated
+    if absolute or m.relative is None or m.relative_ci_low is None or m.relative_ci_high is None:
+        return numbers.effect(m.estimate, m.ci_low, m.ci_high)
+    return numbers.relative(m.relative, m.relative_ci_low, m.relative_ci_high)
+
+
+def _verdict_words(m: MetricResult) -> str:
+    return effect_in_words(m) + (f": {VERDICT[m.verdict]}" if m.verdict is not None else "")
 
 
 def _guardrail_words(m: MetricResult) -> str:
-    state = {"holds": "holds", "harmed": "is harmed", "inconclusive": "is inconclusive"}[str(m.guardrail)]
+    state = {"holds": "holds", "harmed": "is harmed", "inconclusive": "is not shown safe"}[str(m.guardrail)]
     margin = f" (margin {m.margin})" if m.margin is not None else ""
-    return f"guardrail {state}{margin}: {effect_in_words(m)}"
+    return f"guardrail {m.metric} {state}{margin}: {_interval(m) or m.note or 'not estimated'}"
+
+
+def _guardrails_hold(facts: Facts) -> str:
+    """For the rule that nothing stands against."""
+    if not facts.guardrails:
+        return "no guardrail was named"
+    return "its guardrail holds" if len(facts.guardrails) == 1 else "every guardrail holds"
 
 
 def _gain(evidence: Evidence, arm: int) -> float:
@@ -223,31 +263,35 @@ def _gain(evidence: Evidence, arm: int) -> float:
 
 
 def _sample_needed(facts: Facts) -> str:
-    """How much more it takes to see the minimum effect with a power of 80 %."""
-    said = []
-    for m in facts.primaries:
-        if m.minimum_detectable_effect is None or m.std_error is None:
-            continue
-        effect = facts.evidence.spec.metrics[m.metric].minimum_effect
-        if effect is None:
-            size, text = abs(m.estimate or 0.0), "an effect as large as the one measured"
-        elif effect.relative:
-            size, text = effect.value * abs(m.control_value or 0.0), f"{effect.text}"
-        else:
-            size, text = effect.value, f"{effect.text}"
-        if size <= 0:
-            continue
-        factor = (m.minimum_detectable_effect / size) ** 2
-        n = m.n_control + m.n_treatment
-        if factor > 1:
-            said.append(
-                f"to see {text} of {m.metric} with 80 % power takes about {factor:.2g} times these {n:,} {m.unit}s."
-            )
-        else:
-            said.append(
-                f"this window could see {text} of {m.metric}; an effect near it takes about twice the {n:,} {m.unit}s."
-            )
-    return " ".join(said) or "the same design for longer."
+    """What it takes to settle each inconclusive primary with a power of 80 %."""
+    said = [_sample_of(facts, m) for m in facts.primaries if m.verdict in (None, "inconclusive")]
+    return " ".join(said)
+
+
+def _sample_of(facts: Facts, m: MetricResult) -> str:
+    """The sample grows with the square of what is detectable over what is to be detected."""
+    if m.minimum_detectable_effect is None or m.estimate is None:
+        return f"Mend what keeps {m.metric} from being estimated, then read again."
+    effect = facts.evidence.spec.metrics[m.metric].minimum_effect
+    size, text = abs(m.estimate), "an effect as large as the one measured"
+    if effect is not None:
+        size, text = effect.value * (abs(m.control_value or 0.0) if effect.relative else 1.0), effect.text
+    if size <= 0:
+        return f"Set minimum_effect to plan for the smallest effect on {m.metric} worth acting on."
+    factor = (m.minimum_detectable_effect / size) ** 2
+    these = f"these {numbers.count(m.n_control + m.n_treatment)} {m.unit}s"
+    if factor <= 1:
+        # The interval then reaches from no effect past the minimum effect: what is open is which half it lies in.
+        return (
+            f"This window could see {text} of {m.metric} with 80 % power; "
+            f"to see half of it takes about {_times(4 * factor)} times {these}."
+        )
+    advice = "" if effect is not None else " Set minimum_effect to plan for the smallest effect worth acting on."
+    return f"To see {text} of {m.metric} with 80 % power takes about {_times(factor)} times {these}.{advice}"
+
+
+def _times(factor: float) -> str:
+    return numbers.number(float(f"{factor:.2g}"), 2)
 
 
 def _stop_if(evidence: Evidence) -> tuple[str, ...]:
@@ -257,12 +301,15 @@ def _stop_if(evidence: Evidence) -> tuple[str, ...]:
         if trigger.no_movement:
             found.append(f"{trigger.metric} does not move")
         else:
-            found.append(f"{trigger.metric or trigger.expr}{where} rises above {trigger.above:g} in treated rows")
+            what = trigger.metric if trigger.metric is not None else f"the mean of {trigger.expr}"
+            found.append(f"{what}{where} rises above {trigger.above:g} in treated rows")
     for metric in evidence.spec.metrics.values():
-        if metric.role == "guardrail" and metric.margin is not None:
+        if metric.role == "guardrail":
             direction = "rises" if metric.better == "lower" else "falls"
-            found.append(f"{metric.name} {direction} by more than {metric.margin.text}")
-    bar = None if evidence.spec.economics is None else evidence.spec.economics.bar
-    if bar is not None:
-        found.append(f"net value falls below {bar.net_usd_per_1k_requests:g} USD per 1,000 requests against control")
-    return tuple(found)
+            by = f"by more than {metric.margin.text}" if metric.margin is not None else "beyond chance"
+            found.append(f"{metric.name} {direction} {by}")
+    economics = evidence.spec.economics
+    if economics is not None:
+        bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
+        found.append(f"net value falls below {bar:g} USD per 1,000 requests against control")
+    return tuple(dict.fromkeys(found))
