@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from readout.errors import LogError, Problem, ReadoutError, SpecError
 from readout.evidence import Evidence
 from readout.logs import Logs
 from readout.spec.model import Spec
+from readout.terms import eligible_only
 from readout.text import visible
 
 NUMBERS = ("prompt_tokens", "output_tokens", "start", "end", "measured_wh")
@@ -54,10 +56,13 @@ def require_columns(spec: Spec, logs: Logs) -> None:
     """
     assert spec.attribution is not None
     columns = spec.attribution.columns
-    unnamed = [role for role in ("batch", "prompt_tokens", "output_tokens") if getattr(columns, role) is None]
+    needed = ["batch", "prompt_tokens", "output_tokens"]
+    if columns.start is not None or columns.end is not None:
+        needed += ["start", "end"]
+    section = ("attribution", "columns")
+    unnamed = [spec.source.problem((*section, r), _unnamed(r)) for r in needed if getattr(columns, r) is None]
     if unnamed:
-        section = ("attribution", "columns")
-        raise SpecError([spec.source.problem((*section, r), "needed: which column holds it?") for r in unnamed])
+        raise SpecError(unnamed)
     problems = []
     for role in ("batch", *NUMBERS):
         name = getattr(columns, role)
@@ -66,23 +71,45 @@ def require_columns(spec: Spec, logs: Logs) -> None:
         at = ("attribution", "columns", role)
         if name not in logs.source.schema:
             problems.append(logs.expressions.missing(name, at))
-        elif role in NUMBERS and not (logs.dtype(name).is_numeric() or logs.dtype(name) == pl.Null):
-            message = f"column {visible(name)!r} is {logs.dtype(name)}; expected numbers"
+        elif expected := _expected(role, logs.dtype(name)):
+            message = f"column {visible(name)!r} is {logs.dtype(name)}; expected {expected}"
             problems.append(spec.source.problem(at, message))
     if problems:
         raise LogError(problems)
 
 
-def attributed(spec: Spec, logs: Logs, model: EnergyModel) -> tuple[Shares, pl.DataFrame]:
-    """Shares of every row of the log, and per row its arm code where it is kept."""
+def _unnamed(role: str) -> str:
+    if role in ("start", "end"):
+        return "start and end go together: name both, or neither where all requests of a batch start at once"
+    return "needed: which column holds it?"
+
+
+def _expected(role: str, dtype: pl.DataType) -> str:
+    """What the role's column should hold; empty where it does."""
+    if role in NUMBERS and not (dtype.is_numeric() or dtype == pl.Null):
+        return "numbers"
+    if role == "batch" and (dtype.is_nested() or dtype in (pl.Binary, pl.Object)):
+        return "text or whole numbers"
+    return ""
+
+
+def attributed(evidence: Evidence, model: EnergyModel) -> tuple[Shares, pl.DataFrame]:
+    """Shares of every row of the log; and per row its arm code where it is kept, and whether it succeeded."""
+    spec, logs = evidence.spec, evidence.logs
     assert spec.attribution is not None
     columns = spec.attribution.columns
     wanted = {
         role: pl.col(getattr(columns, role)).cast(pl.Float64) for role in NUMBERS if getattr(columns, role) is not None
     }
-    batch = pl.col(str(columns.batch)).cast(pl.String)
-    arm = pl.when(pl.col("@drop").is_null()).then(pl.col("@arm_code"))
-    frame = logs.frame.select(batch.alias("batch"), arm.alias("arm"), **wanted).collect(engine="streaming")
+    batch = pl.col(str(columns.batch))
+    if logs.dtype(str(columns.batch)).is_float():
+        batch = batch.fill_nan(None)
+    counted = evidence.sample.rows & eligible_only(spec, logs)(pl.lit(True)).fill_null(False)
+    arm = pl.when(counted).then(pl.col("@arm_code"))
+    success = _success(evidence)
+    frame = logs.frame.select(
+        batch.cast(pl.String).alias("batch"), arm.alias("arm"), success.cast(pl.Float64).alias("success"), **wanted
+    ).collect(engine="streaming")
     codes = frame["batch"].cast(pl.Categorical).to_physical().cast(pl.Float64)
     arrays = {role: frame[role].to_numpy() for role in wanted}
     shares = attribute(
@@ -96,7 +123,7 @@ def attributed(spec: Spec, logs: Logs, model: EnergyModel) -> tuple[Shares, pl.D
         ),
         model,
     )
-    return shares, frame.select("arm")
+    return shares, frame.select("arm", "success")
 
 
 def summary(evidence: Evidence) -> dict[str, Any] | None:
@@ -109,16 +136,16 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     if spec.attribution is None:
         return None
     model = energy_model(spec)
-    shares, rows = attributed(spec, evidence.logs, model)
+    shares, rows = attributed(evidence, model)
     if shares.efficiency_error > EFFICIENCY:
         raise ReadoutError(
             [Problem("attribution", f"shares miss a batch's energy by {shares.efficiency_error:.1e} of it")]
         )
     intensity = spec.attribution.carbon.g_per_kwh if spec.attribution.carbon is not None else None
-    totals = by_label(shares, rows["arm"].cast(pl.Float64).to_numpy())
+    arms = rows["arm"].cast(pl.Float64).to_numpy()
+    totals = by_label(shares, arms)
     per_arm: dict[str, dict[str, float | None]] = {}
     naive: dict[str, dict[str, float]] = {rule: {} for rule in shares.naive}
-    successes = _successes(evidence)
     for code, arm in enumerate(evidence.arms):
         if (found := totals.get(code)) is None:
             continue
@@ -127,7 +154,7 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
             "requests": found.requests,
             "wh": found.wh,
             "wh_per_request": found.wh_per_request,
-            "wh_per_success": found.wh / successes[code] if successes.get(code) else None,
+            "wh_per_success": _per_success(shares, arms == code, rows["success"].to_numpy()),
             "g_co2e": grams,
             "g_per_request": None if grams is None else grams / found.requests,
         }
@@ -151,26 +178,42 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         },
         "tier": 3 if measured is not None and measured.used else 2,
         "unattributed": sum(shares.unattributed.values()),
+        "unattributed_because": dict(shares.unattributed),
         "incomplete_batches": shares.incomplete_batches,
         "g_per_kwh": intensity,
         "pue": model.pue,
     }  # fmt: skip
 
 
-def _successes(evidence: Evidence) -> dict[int, float]:
-    """Successful requests by arm over kept rows, where the economics name the metric that counts them."""
-    if "succeeded" not in evidence.tables["rows"].columns:
-        return {}
-    return {code: evidence.amount("succeeded", code) for code in range(len(evidence.arms))}
+def notes(summary: Mapping[str, Any] | None) -> list[str]:
+    """What the reader of an attribution must know of the rows and batches behind it."""
+    if summary is None:
+        return []
+    measured = summary["measured"] or {"missing": 0, "invalid": 0}
+    counted = {
+        **{f"requests without a share of energy ({why})": n for why, n in summary["unattributed_because"].items()},
+        "batches that lost such requests, so that the others in them carry the whole": summary["incomplete_batches"],
+        "batches without measured energy, for which the modelled stands": measured["missing"],
+        "batches whose measured energy cannot be, or contradicts itself, for which the modelled stands": measured[
+            "invalid"
+        ],
+    }
+    return [f"{what}: {n:,}" for what, n in counted.items() if n]
 
 
-def success_sum(spec: Spec, metrics: dict[str, Any]) -> dict[str, pl.Expr]:
-    """The addend that counts successes: the metric named ``success``, or the one that the economics value."""
-    if spec.attribution is None:
-        return {}
-    valued = spec.economics.value.metric if spec.economics is not None and spec.economics.value is not None else None
+def _per_success(shares: Shares, mine: np.ndarray, success: np.ndarray) -> float | None:
+    """Energy over successes of an arm's rows that have both a share and a known outcome; None without a success."""
+    both = mine & (shares.batch_size > 0) & ~np.isnan(success)
+    successes = float(success[both].sum())
+    return float(shares.wh[both].sum()) / successes if successes > 0 else None
+
+
+def _success(evidence: Evidence) -> pl.Expr:
+    """What counts a success: the metric named ``success``, or the one that the economics value; null without one."""
+    economics = evidence.spec.economics
+    valued = economics.value.metric if economics is not None and economics.value is not None else None
     for name in ("success", valued):
-        term = metrics.get(name) if name is not None else None
+        term = evidence.terms.get(name) if name is not None else None
         if term is not None and term.den is None and term.quantile is None:
-            return {"succeeded": term.num.cast(pl.Float64)}
-    return {}
+            return term.num
+    return pl.lit(None)

@@ -15,7 +15,7 @@ from readout import checks, economics, energy
 from readout import spec as specs
 from readout.checks import assignment, balance, execution, logging, rollback, spillover
 from readout.decide import decide
-from readout.errors import LogError, Problem
+from readout.errors import LogError, Problem, SpecError
 from readout.estimate import metric_results
 from readout.evidence import Evidence, count, require_rows, rows_table
 from readout.logs import Logs, open_logs
@@ -27,6 +27,7 @@ from readout.results import BlockPoint, Check, Readout, Rows
 from readout.samples import Blocks, sample_of
 from readout.spec.available import require_available
 from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
 from readout.terms import Term, metric_terms
 
 Say = Callable[[str], None]
@@ -79,7 +80,7 @@ def run(
     """
     spec = specs.load(spec_path, overrides)
     require_available(spec)
-    moment = as_of or datetime.now(UTC)
+    moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     progress("reading the logs")
     evidence = gather(spec, moment)
     progress("estimating")
@@ -89,7 +90,7 @@ def run(
         progress("drawing")
         drawn = drawings.draw(readout)
         readout = replace(readout, figures=tuple(drawn))
-    folder = out / spec.name / moment.strftime("%Y-%m-%d")
+    folder = out / spec.name / moment.date().isoformat()
     write(folder, {"memo.md": markdown.memo(readout), "readout.json": document.to_json(readout), **drawn})
     return readout, folder
 
@@ -109,7 +110,7 @@ def check(
         SpecError, LogError: As :func:`run`; a method that is not available yet is no error here.
     """
     spec = specs.load(spec_path, overrides)
-    moment = as_of or datetime.now(UTC)
+    moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     progress("reading the logs")
     if spec.design.kind not in ("user_rct", "request_rct", "switchback"):
         return _readable(spec, moment)
@@ -138,9 +139,10 @@ def gather(spec: Spec, as_of: datetime) -> Evidence:
         *execution.terms(spec, logs),
         *balance.terms(spec, logs),
     ]
+    _refuse_own_names(spec, terms)
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
     tables = [
-        rows_table({**missing, **energy.success_sum(spec, by_name)}),
+        rows_table(missing),
         *sample.tables(terms),
         *logging.tables(spec, logs),
         *assignment.tables(spec, logs),
@@ -162,6 +164,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
     evidence = replace(evidence, metrics=metric_results(evidence))
     found = tuple(one(evidence) for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS))
     decision = decide(evidence, found)
+    attribution = energy.summary(evidence)
     start, end = evidence.logs.window
     return Readout(
         name=spec.name,
@@ -186,9 +189,9 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         metrics=evidence.metrics,
         diagnostics=_diagnostics(evidence, found),
         economics=economics.summary(evidence),
-        attribution=energy.summary(evidence),
+        attribution=attribution,
         blocks=_blocks(evidence),
-        notes=_notes(evidence),
+        notes=(*_notes(evidence), *energy.notes(attribution)),
     )
 
 
@@ -196,9 +199,7 @@ def _reduce(spec: Spec, logs: Logs, tables: Sequence[Table]) -> dict[str, pl.Dat
     try:
         return run_pass(logs.frame, tables, max(logs.source.rows, 1), one_scan=not logs.source.local)
     except NotFinite as error:
-        raise LogError(
-            [replace(p, where=f"metrics.{name}" if name in spec.metrics else p.where) for p, name in _metric_of(error)]
-        ) from error
+        raise _not_finite(spec, error) from error
     except pl.exceptions.PolarsError as error:
         text = str(error).strip().splitlines()
         raise LogError(
@@ -206,12 +207,41 @@ def _reduce(spec: Spec, logs: Logs, tables: Sequence[Table]) -> dict[str, pl.Dat
         ) from error
 
 
-def _metric_of(error: NotFinite) -> list[tuple[Problem, str]]:
-    """Each problem once a metric, with the metric's name."""
-    found: dict[str, Problem] = {}
+def _not_finite(spec: Spec, error: NotFinite) -> LogError:
+    """Each place of the spec that asked for a sum with NaN or infinity in it, once."""
+    found: dict[KeyPath, Problem] = {}
     for problem, name in zip(error.problems, error.names, strict=True):
-        found.setdefault(name.split("|")[0].removeprefix("@feature ").removeprefix("state "), problem)
-    return [(p, name) for name, p in found.items()]
+        at = _place(spec, name.rsplit("|", 1)[0])
+        found.setdefault(at, spec.source.problem(at, problem.message, problem.hint, on_key=at[:1] == ("metrics",)))
+    return LogError([found[at] for at in sorted(found, key=str)])
+
+
+def _place(spec: Spec, name: str) -> KeyPath:
+    """Where the spec asks for a sum of this name."""
+    if name in spec.metrics:
+        return ("metrics", name)
+    if name in (economics.NET, economics.VALUE, economics.COST):
+        return ("economics",)
+    if name.startswith("trigger "):
+        return ("rollback", int(name.removeprefix("trigger ")))
+    for role, prefix in (("features", balance.FEATURE), ("state", "state ")):
+        names = getattr(spec.logs.columns, role)
+        if name.startswith(prefix) and name.removeprefix(prefix) in names:
+            return ("logs", "columns", role, names.index(name.removeprefix(prefix)))
+    return ("logs",)
+
+
+def _refuse_own_names(spec: Spec, terms: Sequence[Term]) -> None:
+    """Readout's own quantities go by names that no metric may bear.
+
+    Raises:
+        SpecError: All such metrics.
+    """
+    own = [t.name for t in terms if t.name.startswith("@")]
+    if taken := [name for name in spec.metrics if name in own and own.count(name) > 1]:
+        hint = "another name, without the @"
+        message = "the name of a quantity that readout computes itself"
+        raise SpecError([spec.source.problem(("metrics", name), message, hint, on_key=True) for name in taken])
 
 
 def _require_values(evidence: Evidence, metrics: Sequence[Term]) -> None:
@@ -273,8 +303,13 @@ def _assignment(evidence: Evidence) -> str:
     counts = dict(zip(evidence.arms, evidence.sample.counts(), strict=True))
     said = ", ".join(f"{n:,} to {arm}" for arm, n in counts.items())
     if isinstance(evidence.sample, Blocks):
-        together = "all clusters switched together" if evidence.sample.together else "each cluster switched on its own"
-        return f"Blocks of time were assigned by cluster; {together}. {evidence.sample.unit.capitalize()}s: {said}."
+        if not evidence.logs.has("cluster"):
+            how = "Blocks of time were assigned to the system as a whole"
+        elif evidence.sample.together:
+            how = "Blocks of time were assigned to all clusters together"
+        else:
+            how = "Blocks of time were assigned to each cluster on its own"
+        return f"{how}. {evidence.sample.unit.capitalize()}s: {said}."
     shared = (
         "they share the capacity that the policy changes"
         if evidence.spec.design.shared_state
@@ -301,7 +336,7 @@ def _blocks(evidence: Evidence) -> tuple[BlockPoint, ...]:
 
 
 def _notes(evidence: Evidence) -> tuple[str, ...]:
-    notes = [f"{n:,} rows were left out: {reason}" for reason, n in evidence.rows().dropped.items()]
+    notes = [f"rows left out ({reason}): {n:,}" for reason, n in evidence.rows().dropped.items()]
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))
     return tuple(notes)
