@@ -9,25 +9,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from readout import checks, economics, energy
 from readout import spec as specs
 from readout.checks import assignment, balance, execution, logging, rollback, spillover
 from readout.decide import decide
-from readout.errors import LogError, Problem, SpecError
+from readout.errors import LogError, SpecError
 from readout.estimate import metric_results
 from readout.evidence import Evidence, count, require_rows, rows_table
+from readout.faults import reading
 from readout.logs import Logs, open_logs
 from readout.memo import document, markdown
 from readout.memo import figures as drawings
 from readout.memo.write import write
-from readout.reduce import NotFinite, Table, run_pass
+from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
-from readout.samples import Blocks, sample_of
+from readout.samples import Blocks, Sample, sample_of
 from readout.spec.available import require_available
 from readout.spec.model import Spec
-from readout.spec.problems import KeyPath
 from readout.terms import Term, metric_terms
 
 Say = Callable[[str], None]
@@ -126,8 +127,19 @@ def gather(spec: Spec, as_of: datetime) -> Evidence:
         SpecError, LogError: As :func:`run`.
     """
     logs = open_logs(spec, as_of)
-    sample = sample_of(spec, logs)
     metrics = metric_terms(spec, logs)
+    with reading(spec, logs):
+        sample, terms, reduced = _reduce(spec, logs, metrics)
+    left_out = sample.load(reduced)
+    evidence = Evidence(spec, logs, sample, {t.name: t for t in terms}, reduced, left_out)
+    require_rows(evidence.rows(), evidence)
+    _require_values(evidence, metrics)
+    return evidence
+
+
+def _reduce(spec: Spec, logs: Logs, metrics: list[Term]) -> tuple[Sample, Sequence[Term], Mapping[str, pl.DataFrame]]:
+    """What all parts ask for, united, and the pass that answers it."""
+    sample = sample_of(spec, logs)
     by_name = {t.name: t for t in metrics}
     if spec.attribution is not None:
         energy.energy_model(spec)
@@ -151,20 +163,18 @@ def gather(spec: Spec, as_of: datetime) -> Evidence:
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
     ]
-    reduced = _reduce(spec, logs, tables)
-    left_out = sample.load(reduced)
-    evidence = Evidence(spec, logs, sample, {t.name: t for t in terms}, reduced, left_out)
-    require_rows(evidence.rows(), evidence)
-    _require_values(evidence, metrics)
-    return evidence
+    return sample, terms, run_pass(logs.frame, tables, max(logs.source.rows, 1), one_scan=not logs.source.local)
 
 
 def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Readout:
     """Estimates, checks and the decision, as one readout."""
-    evidence = replace(evidence, metrics=metric_results(evidence))
-    found = tuple(one(evidence) for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS))
+    # What overflows ends as a number that is not finite, and no estimator lets that through.
+    with np.errstate(over="ignore", invalid="ignore"):
+        evidence = replace(evidence, metrics=metric_results(evidence))
+        found = tuple(one(evidence) for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS))
     decision = decide(evidence, found)
-    attribution = energy.summary(evidence)
+    with reading(spec, evidence.logs):
+        attribution = energy.summary(evidence)
     start, end = evidence.logs.window
     return Readout(
         name=spec.name,
@@ -193,42 +203,6 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         blocks=_blocks(evidence),
         notes=(*_notes(evidence), *energy.notes(attribution)),
     )
-
-
-def _reduce(spec: Spec, logs: Logs, tables: Sequence[Table]) -> dict[str, pl.DataFrame]:
-    try:
-        return run_pass(logs.frame, tables, max(logs.source.rows, 1), one_scan=not logs.source.local)
-    except NotFinite as error:
-        raise _not_finite(spec, error) from error
-    except pl.exceptions.PolarsError as error:
-        text = str(error).strip().splitlines()
-        raise LogError(
-            [Problem("logs", f"cannot be read to the end: {text[0] if text else type(error).__name__}")]
-        ) from error
-
-
-def _not_finite(spec: Spec, error: NotFinite) -> LogError:
-    """Each place of the spec that asked for a sum with NaN or infinity in it, once."""
-    found: dict[KeyPath, Problem] = {}
-    for problem, name in zip(error.problems, error.names, strict=True):
-        at = _place(spec, name.rsplit("|", 1)[0])
-        found.setdefault(at, spec.source.problem(at, problem.message, problem.hint, on_key=at[:1] == ("metrics",)))
-    return LogError([found[at] for at in sorted(found, key=str)])
-
-
-def _place(spec: Spec, name: str) -> KeyPath:
-    """Where the spec asks for a sum of this name."""
-    if name in spec.metrics:
-        return ("metrics", name)
-    if name in (economics.NET, economics.VALUE, economics.COST):
-        return ("economics",)
-    if name.startswith("trigger "):
-        return ("rollback", int(name.removeprefix("trigger ")))
-    for role, prefix in (("features", balance.FEATURE), ("state", "state ")):
-        names = getattr(spec.logs.columns, role)
-        if name.startswith(prefix) and name.removeprefix(prefix) in names:
-            return ("logs", "columns", role, names.index(name.removeprefix(prefix)))
-    return ("logs",)
 
 
 def _refuse_own_names(spec: Spec, terms: Sequence[Term]) -> None:

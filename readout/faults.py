@@ -1,0 +1,79 @@
+"""Faults that show only while rows are read, said of the place in the spec or of the file that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+
+from readout import economics
+from readout.checks import balance
+from readout.errors import LogError, Problem
+from readout.logs import Logs
+from readout.reduce import NotFinite
+from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
+from readout.text import visible
+
+
+@contextmanager
+def reading(spec: Spec, logs: Logs) -> Iterator[None]:
+    """What Polars says of rows, said of the spec or of a file.
+
+    Raises:
+        LogError: NaN or infinity where numbers are summed, a file that cannot be read whole, or values that cannot be
+            computed with.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        raise _not_finite(spec, error) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        broken = [(file, why) for file in logs.source.files if (why := _broken(file))]
+        if not broken and isinstance(error, pl.exceptions.PanicException):
+            raise
+        problems = [
+            Problem(visible(file), f"cannot be read to the end: {why}", "write or copy it again")
+            for file, why in broken
+        ]
+        where = visible(", ".join(spec.logs.path))
+        raise LogError(problems or [Problem(where, f"cannot be computed with: {_first_line(error)}")]) from error
+
+
+def _broken(file: str) -> str:
+    """Why a file cannot be read whole; empty where it can."""
+    try:
+        pl.scan_parquet(file).select(pl.all().null_count()).collect(engine="streaming")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return visible(text.splitlines()[0] if text else type(error).__name__, 300)
+
+
+def _not_finite(spec: Spec, error: NotFinite) -> LogError:
+    """Each place of the spec that asked for a sum with NaN or infinity in it, once."""
+    found: dict[KeyPath, Problem] = {}
+    for problem, name in zip(error.problems, error.names, strict=True):
+        at = _place(spec, name.rsplit("|", 1)[0])
+        found.setdefault(at, spec.source.problem(at, problem.message, problem.hint, on_key=at[:1] == ("metrics",)))
+    return LogError([found[at] for at in sorted(found, key=str)])
+
+
+def _place(spec: Spec, name: str) -> KeyPath:
+    """Where the spec asks for a sum of this name."""
+    if name in spec.metrics:
+        return ("metrics", name)
+    if name in (economics.NET, economics.VALUE, economics.COST):
+        return ("economics",)
+    if name.startswith("trigger "):
+        return ("rollback", int(name.removeprefix("trigger ")))
+    for role, prefix in (("features", balance.FEATURE), ("state", "state ")):
+        names = getattr(spec.logs.columns, role)
+        if name.startswith(prefix) and name.removeprefix(prefix) in names:
+            return ("logs", "columns", role, names.index(name.removeprefix(prefix)))
+    return ("logs",)
