@@ -3,14 +3,16 @@
 Everything that a check or an estimator needs is declared as a :class:`Table`: keys, and sums, counts, minima and
 maxima by those keys. Declarations under one name are united, and one pass over the files answers all of them.
 A table is computed as ``partial`` (rows to groups) and ``merge`` (groups to groups); both are associative and
-commutative to the last bit, because floating-point sums are pre-rounded: every addend is split on two fixed grids
-so coarse that no sum over the whole log ever rounds (Demmel & Nguyen 2015, "Parallel reproducible summation").
-The same logs therefore give the same bytes whatever the number of threads, files or partial results.
+commutative to the last bit, because floats are summed in fixed point: every addend becomes two whole numbers, a coarse
+and a fine part, whose steps are chosen so that no sum over the whole log can overflow (the idea of Demmel & Nguyen
+2015, "Parallel reproducible summation", in integers). The same logs therefore give the same bytes whatever the number
+of threads, files or partial results.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +25,10 @@ from readout.text import visible
 HEADROOM = 2.0**12
 PILOT_ROWS = 20_000
 ROWS = "n"
+# Sums of these are exact in 64 bits whatever the log; of the wide ones, as long as the largest times the rows fits.
+NARROW = (pl.Boolean, pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+WIDE = (pl.Int64,)
+LARGEST_SUM = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Table:
         where: Rows that count (None: all).
         sums: Name to numeric row expression; nulls are left out. Rows are always counted, as ``n``.
         minima, maxima: Name to row expression.
+        finite: Name to numeric row expression that must hold neither NaN nor infinity (every sum must not, unasked).
     """
 
     name: str
@@ -43,6 +50,7 @@ class Table:
     sums: Mapping[str, pl.Expr] = field(default_factory=dict)
     minima: Mapping[str, pl.Expr] = field(default_factory=dict)
     maxima: Mapping[str, pl.Expr] = field(default_factory=dict)
+    finite: Mapping[str, pl.Expr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         constant = [name for name, expr in self.sums.items() if not expr.meta.root_names()]
@@ -53,29 +61,50 @@ class Table:
         """The union of two declarations of one table."""
         if self.name != other.name or list(self.keys) != list(other.keys):
             raise ValueError(f"tables {self.name!r} and {other.name!r} do not go together")
+        for mine, theirs in ((self.sums, other.sums), (self.minima, other.minima), (self.maxima, other.maxima)):
+            if differ := [n for n in mine.keys() & theirs.keys() if not mine[n].meta.eq(theirs[n])]:
+                raise ValueError(f"table {self.name!r} means two things by {sorted(differ)}")
         return replace(
             self,
             sums={**self.sums, **other.sums},
             minima={**self.minima, **other.minima},
             maxima={**self.maxima, **other.maxima},
+            finite={**self.finite, **other.finite},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The two grids that make sums of one float column exact: constants to add and take away again."""
+    """The fixed point of one sum.
 
-    high: float
-    low: float
+    Attributes:
+        step: The coarse step, a power of two.
+        parts: Fine steps in a coarse one.
+        bound: The largest magnitude of an addend that it has room for.
+    """
+
+    step: float
+    parts: float
     bound: float
 
     @classmethod
     def for_values(cls, bound: float, rows: int) -> Grid:
-        """Grids for up to ``rows`` addends of magnitude at most ``bound``."""
-        bound = max(bound, 1e-290)
-        top = math.ceil(math.log2(bound)) + max(math.ceil(math.log2(max(rows, 2))), 1) + 1
-        bottom = top - 53 + max(math.ceil(math.log2(max(rows, 2))), 1) + 1
-        return cls(1.5 * 2.0**top, 1.5 * 2.0**bottom, 2.0 ** math.ceil(math.log2(bound)))
+        """The finest grid for up to ``rows`` addends of magnitude at most ``bound``."""
+        exponent = math.frexp(min(max(bound, 1e-290), sys.float_info.max))[1]
+        bits = 62 - max(rows, 4).bit_length()
+        return cls(2.0 ** (exponent - bits), 2.0**bits, math.ldexp(1.0, exponent) if exponent < 1024 else math.inf)
+
+    def split(self, value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+        """Coarse and fine steps of a value; what is left is below half a fine step's size and cut off."""
+        steps = value.cast(pl.Float64) * (1.0 / self.step)
+        coarse = steps.floor()
+        fine = (steps - coarse) * self.parts
+        # A value beyond the grid must not end the pass: it is found by its size, and the pass repeated.
+        return coarse.cast(pl.Int64, wrap_numerical=True), fine.cast(pl.Int64, wrap_numerical=True)
+
+    def join(self, coarse: pl.Expr, fine: pl.Expr) -> pl.Expr:
+        """Sums of steps as the sum of the values, rounded once."""
+        return coarse.cast(pl.Float64) * self.step + fine.cast(pl.Float64) * (self.step / self.parts)
 
 
 def unite(tables: Iterable[Table]) -> list[Table]:
@@ -92,16 +121,14 @@ def partial(frame: pl.LazyFrame, table: Table, grids: Mapping[str, Grid]) -> pl.
     Args:
         frame: Rows.
         table: What to sum.
-        grids: A grid for each float sum, by its name; integer sums need none.
+        grids: A grid for each float sum, by its name; sums of whole numbers need none.
     """
     if table.where is not None:
         frame = frame.filter(table.where)
     aggregates = [pl.len().cast(pl.Int64).alias(ROWS)]
     for name, expr in table.sums.items():
         if name in grids:
-            high, low = grids[name].high, grids[name].low
-            coarse = (expr + high) - high
-            fine = ((expr - coarse) + low) - low
+            coarse, fine = grids[name].split(expr)
             aggregates += [coarse.sum().alias(f"{name}\0high"), fine.sum().alias(f"{name}\0low")]
         else:
             aggregates.append(expr.cast(pl.Int64).sum().alias(name))
@@ -128,7 +155,7 @@ def finish(merged: pl.DataFrame, table: Table, grids: Mapping[str, Grid]) -> pl.
     columns = [*(pl.col(k) for k in table.keys), pl.col(ROWS)]
     for name in table.sums:
         if name in grids:
-            columns.append((pl.col(f"{name}\0high") + pl.col(f"{name}\0low")).alias(name))
+            columns.append(grids[name].join(pl.col(f"{name}\0high"), pl.col(f"{name}\0low")).alias(name))
         else:
             columns.append(pl.col(name))
     return merged.select(*columns, *(pl.col(n) for n in (*table.minima, *table.maxima)))
@@ -151,43 +178,84 @@ def run_pass(
 
     Raises:
         NotFinite: A sum met NaN or infinity.
+        LogError: The files cannot be read to the end.
     """
     wanted = unite(tables)
-    bounds = _pilot(frame, wanted, rows)
+    types = {t.name: frame.select(**t.sums).collect_schema() if t.sums else {} for t in wanted}
+    bounds = _pilot(frame, wanted, {t: [n for n in of if of[n] not in NARROW + WIDE] for t, of in types.items()}, rows)
     while True:
         grids = {t.name: {n: Grid.for_values(b, rows) for n, b in bounds[t.name].items()} for t in wanted}
-        asked = _watching(wanted, grids)
+        limits = _limits(wanted, types, grids, rows)
+        asked = _watching(wanted, limits)
         queries = [partial(frame, t, grids.get(t.name, {})) for t in asked]
-        if one_scan:
-            found = pl.collect_all(queries, engine="streaming")
-        else:
-            found = [query.collect(engine="streaming") for query in queries]
-        beyond = _beyond(found, asked, grids)
+        found = collect(queries) if one_scan else [collect([query])[0] for query in queries]
+        beyond = _beyond(found, limits)
         if not beyond:
             break
-        # A value outgrew the pilot's grid: the pass is repeated with room for it.
-        for table_name, name, bound in beyond:
+        # A value outgrew the pilot's grid, or a sum of whole numbers 64 bits: the pass is repeated with room for it.
+        for (table_name, name), bound in beyond.items():
             bounds[table_name][name] = bound
     parts = dict(zip((t.name for t in asked), found, strict=True))
     done = {t.name: finish(merge([parts[t.name]], t, grids[t.name]), t, grids[t.name]) for t in wanted}
-    broken = [n for t in wanted for n in grids[t.name] if not done[t.name][n].is_finite().all()]
-    if broken:
-        raise NotFinite(sorted(set(broken)))
+    if overflowed := {n for t in wanted for n in grids[t.name] if not done[t.name][n].is_finite().all()}:
+        raise NotFinite(sorted(overflowed))
     return done
 
 
-def _watching(tables: Sequence[Table], grids: Mapping[str, Mapping[str, Grid]]) -> list[Table]:
-    """The tables, the first unfiltered one also keeping the largest magnitude that each float sum met."""
-    largest = {
-        f"{t.name}\0{n}": (t.sums[n] if t.where is None else pl.when(t.where).then(t.sums[n])).abs()
-        for t in tables
-        for n in grids[t.name]
-    }
+def collect(queries: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+    """Compute queries over the logs together, on the streaming engine.
+
+    Raises:
+        LogError: The files cannot be read to the end, or a value cannot be converted.
+    """
+    try:
+        return pl.collect_all(queries, engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        text = str(error).strip().splitlines()
+        message = f"cannot be read to the end: {visible(text[0] if text else type(error).__name__)}"
+        raise LogError([Problem("logs", message)]) from error
+
+
+def _limits(
+    tables: Sequence[Table],
+    types: Mapping[str, Mapping[str, pl.DataType]],
+    grids: Mapping[str, Mapping[str, Grid]],
+    rows: int,
+) -> dict[tuple[str, str], float]:
+    """Table and name of every row expression whose largest magnitude must be known, and how large it may be."""
+    limits = {}
+    for table in tables:
+        for name in table.sums:
+            if name in grids[table.name]:
+                limits[table.name, name] = grids[table.name][name].bound
+            elif types[table.name][name] in WIDE:
+                limits[table.name, name] = LARGEST_SUM / max(rows, 1)
+        limits |= {(table.name, name): math.inf for name in table.finite}
+    return limits
+
+
+def _watching(tables: Sequence[Table], limits: Iterable[tuple[str, str]]) -> list[Table]:
+    """The tables, the first unfiltered one also keeping the largest magnitudes; NaN counts as infinity."""
+    by_name = {t.name: t for t in tables}
+    largest = {}
+    for owner, name in limits:
+        table = by_name[owner]
+        size = {**table.sums, **table.finite}[name].cast(pl.Float64).abs().fill_nan(math.inf)
+        largest[f"{owner}\0{name}"] = size if table.where is None else pl.when(table.where).then(size)
     if not largest:
         return list(tables)
     host = next((t for t in tables if t.where is None), Table("\0largest", {}))
     watching = replace(host, maxima={**host.maxima, **largest})
     return [watching if t is host else t for t in tables] if host in tables else [*tables, watching]
+
+
+def _beyond(found: Sequence[pl.DataFrame], limits: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Sums whose largest addend is over its limit, with a bound that has room; NaN and infinity are the log's."""
+    largest = {c: frame[c].max() for frame in found for c in frame.columns}
+    met = {key: float(v) for key in limits if isinstance(v := largest[f"{key[0]}\0{key[1]}"], float)}
+    if broken := sorted({name for (_, name), value in met.items() if not math.isfinite(value)}):
+        raise NotFinite(broken)
+    return {key: 2 * value for key, value in met.items() if value > limits[key]}
 
 
 def _columns(name: str, grids: Mapping[str, Grid]) -> tuple[str, ...]:
@@ -206,44 +274,26 @@ def pilot_means(frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rows: int) -
 def pilot(frame: pl.LazyFrame, aggregates: Sequence[pl.Expr], rows: int) -> pl.DataFrame:
     """Aggregates of three slices of the log (start, middle, end), a row each: to choose constants, never results."""
     starts = sorted({0, max(rows // 2 - PILOT_ROWS // 2, 0), max(rows - PILOT_ROWS, 0)})
-    return pl.concat(
-        pl.collect_all([frame.slice(s, PILOT_ROWS).select(aggregates) for s in starts], engine="streaming")
-    )
+    return pl.concat(collect([frame.slice(s, PILOT_ROWS).select(aggregates) for s in starts]))
 
 
-def _pilot(frame: pl.LazyFrame, tables: Sequence[Table], rows: int) -> dict[str, dict[str, float]]:
+def _pilot(
+    frame: pl.LazyFrame, tables: Sequence[Table], floats: Mapping[str, Sequence[str]], rows: int
+) -> dict[str, dict[str, float]]:
     """For each float sum, a bound on its magnitude from three slices of the log, with headroom."""
-    schemas = {t.name: frame.select(**t.sums).collect_schema() if t.sums else {} for t in tables}
-    floats = {t.name: [n for n in t.sums if schemas[t.name][n].is_float()] for t in tables}
-    if not any(floats.values()):
-        return {t.name: {} for t in tables}
     wanted = [
-        t.sums[n].abs().fill_nan(None).max().cast(pl.Float64).alias(f"{t.name}\0{n}")
+        t.sums[n].cast(pl.Float64).abs().fill_nan(None).max().alias(f"{t.name}\0{n}")
         for t in tables
         for n in floats[t.name]
     ]
+    if not wanted:
+        return {t.name: {} for t in tables}
     seen = pilot(frame, wanted, rows).max().row(0, named=True)
     return {t.name: {n: _room(seen[f"{t.name}\0{n}"]) for n in floats[t.name]} for t in tables}
 
 
 def _room(largest: float | None) -> float:
     return HEADROOM * largest if largest and math.isfinite(largest) else HEADROOM
-
-
-def _beyond(
-    found: Sequence[pl.DataFrame], tables: Sequence[Table], grids: Mapping[str, Mapping[str, Grid]]
-) -> list[tuple[str, str, float]]:
-    """Sums whose largest value is over their grid's bound."""
-    beyond = []
-    for frame, table in zip(found, tables, strict=True):
-        for column in table.maxima:
-            owner, separator, name = column.partition("\0")
-            if not separator or name not in grids.get(owner, {}):
-                continue
-            value = frame[column].max()
-            if isinstance(value, float) and math.isfinite(value) and value > grids[owner][name].bound:
-                beyond.append((owner, name, 2 * value))
-    return beyond
 
 
 class NotFinite(LogError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -15,6 +17,10 @@ from readout.text import visible
 
 # Longer listings of a log's columns help nobody.
 MOST_NAMES = 40
+# Parts of a Polars expression that look at more than one row.
+ACROSS_ROWS = {"Agg", "Len", "Over", "Window", "Rolling", "Explode", "Quantile", "Rank", "Shift", "SortBy", "IntRange"}
+# Whole numbers of these types fit into 64 signed bits.
+SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +113,35 @@ class Expressions:
         except Exception as error:
             message = f"cannot be computed from the log's columns: {_short(error)}"
             raise SpecError([source.problem(at, message)]) from error
+        if _across_rows(json.loads(expr.meta.serialize(format="json"))) or (height != 2 and roots):
+            message = "looks across rows; expected a value that each row gives by itself"
+            raise SpecError([source.problem(at, message, "no sums, averages, counts, ranks or windows (OVER)")])
         if height != 2:
-            message = "must give a value for each row; this is the same for all" if not roots else "must not aggregate"
-            raise SpecError([source.problem(at, message)])
+            raise SpecError([source.problem(at, "must give a value for each row; this is the same for all")])
         return expr
 
     def _type(self, expr: pl.Expr) -> pl.DataType:
         return pl.LazyFrame(schema=self.schema).select(expr.alias("v")).collect_schema()["v"]
 
     def _numeric(self, expr: pl.Expr, dtype: pl.DataType, what: str, at: KeyPath) -> pl.Expr:
-        if dtype == pl.Boolean or dtype.is_integer():
+        if dtype == pl.Boolean or dtype in SIGNED:
             return expr.cast(pl.Int64)
-        if dtype.is_float() or dtype.is_decimal():
+        if dtype.is_numeric():
             return expr.cast(pl.Float64)
         found = "null on every row" if dtype == pl.Null else str(dtype)
         message = f"{what} is {found}; expected numbers or true/false"
         raise LogError([self.spec.source.problem(at, message)])
+
+
+def _across_rows(node: Any) -> bool:
+    """Whether a serialised expression has a part that looks at more than its own row."""
+    if isinstance(node, Mapping):
+        return any(
+            key in ACROSS_ROWS or _across_rows(part) for key, part in node.items() if key not in ("Literal", "Column")
+        )
+    if isinstance(node, list):
+        return any(_across_rows(part) for part in node)
+    return isinstance(node, str) and node in ACROSS_ROWS
 
 
 def _short(error: Exception) -> str:

@@ -12,6 +12,7 @@ import polars as pl
 from readout.errors import LogError, Problem
 from readout.logs.expressions import Expressions
 from readout.logs.sources import Source, find_source
+from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.text import visible
 
@@ -33,7 +34,10 @@ FILTERED = "logs.where"
 NO_ARM = "no arm"
 OTHER_ARM = "an arm the spec does not name"
 NO_UNIT = "no unit"
-REASONS = (OUTSIDE, NO_TIME, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT)
+NO_CLUSTER = "no cluster"
+NO_BLOCK = "no block"
+SKIPPED = "a local time that the clock skipped"
+REASONS = (OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,12 @@ def open_logs(spec: Spec, as_of: datetime) -> Logs:
     """
     source = find_source(spec.logs.path, spec.base)
     expressions = Expressions(spec, source.schema)
-    columns, unasked = _map_roles(spec, source.schema)
     window = _window(spec, as_of)
-    problems = _problems(expressions, columns, window)
+    needed = dict.fromkeys(NEEDED.get(spec.design.kind, ()), f"the design {spec.design.kind}")
+    if any(window):
+        needed["time"] = "a window"
+    columns, unasked = _map_roles(spec, source.schema, list(needed))
+    problems = _problems(expressions, columns, needed)
     if problems:
         raise LogError(problems)
     canonical = {f"@{role}": _canonical(role, columns, source.schema, spec.logs.timezone) for role in _single(columns)}
@@ -92,10 +99,11 @@ def open_logs(spec: Spec, as_of: datetime) -> Logs:
 
 
 def label(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Values as labels: strings as they are, whole floats as their integers, booleans as true and false."""
+    """Values as labels: strings as they are, whole numbers as integers, booleans as true and false; NaN is null."""
     if dtype == pl.String:
         return expr
-    if dtype.is_float():
+    if dtype.is_float() or dtype.is_decimal():
+        expr = expr.cast(pl.Float64).fill_nan(None)
         whole = expr.is_finite() & (expr == expr.floor()) & (expr.abs() < 2**53)
         return pl.when(whole).then(expr.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(expr.cast(pl.String))
     return expr.cast(pl.String)
@@ -116,14 +124,19 @@ def _single(columns: Mapping[str, str | tuple[str, ...]]) -> list[str]:
 
 
 def _map_roles(
-    spec: Spec, schema: Mapping[str, pl.DataType]
+    spec: Spec, schema: Mapping[str, pl.DataType], needed: Sequence[str]
 ) -> tuple[dict[str, str | tuple[str, ...]], tuple[str, ...]]:
+    """Role to column, and the roles found by their own name.
+
+    A column that only happens to bear a role's name and cannot hold what the role means is mapped where the role is
+    needed, so that the error names it, and left alone elsewhere.
+    """
     given = spec.logs.columns
     columns: dict[str, str | tuple[str, ...]] = {}
     unasked = []
     for role in SINGLE_ROLES:
         name = getattr(given, role)
-        if name is None and role in schema:
+        if name is None and role in schema and (role in needed or not _expected(spec, role, schema[role])):
             name = role
             unasked.append(role)
         if name is not None:
@@ -142,9 +155,7 @@ def _window(spec: Spec, as_of: datetime) -> tuple[datetime | None, datetime | No
 
 
 def _problems(
-    expressions: Expressions,
-    columns: Mapping[str, str | tuple[str, ...]],
-    window: tuple[datetime | None, datetime | None],
+    expressions: Expressions, columns: Mapping[str, str | tuple[str, ...]], needed: Mapping[str, str]
 ) -> list[Problem]:
     """Every mapped column that is missing or of a wrong type, and every needed role that is not mapped."""
     spec, schema = expressions.spec, expressions.schema
@@ -159,16 +170,14 @@ def _problems(
                 found = "null on every row" if schema[name] == pl.Null else str(schema[name])
                 message = f"column {visible(name)!r} is {found}; expected {expected}"
                 problems.append(spec.source.problem(at, message))
-    needed = NEEDED.get(spec.design.kind, ())
-    if any(window) and "time" not in needed:
-        needed = (*needed, "time")
-    for role in needed:
+    for role, why in needed.items():
         if role not in columns:
-            why = "a window" if role == "time" and any(window) else f"the design {spec.design.kind}"
             message = f"{why} needs a column for the role {role!r}"
             problems.append(
                 spec.source.problem(("logs", "columns", role), message, f"the log has: {expressions.names()}")
             )
+    if (block := _block_column(spec)) is not None and block not in schema:
+        problems.append(expressions.missing(block, ("design", "block", "column")))
     return problems
 
 
@@ -186,6 +195,10 @@ def _expected(spec: Spec, role: str, dtype: pl.DataType) -> str:
     return ""
 
 
+def _block_column(spec: Spec) -> str | None:
+    return spec.design.block.column if isinstance(spec.design, Switchback) else None
+
+
 def _canonical(
     role: str, columns: Mapping[str, str | tuple[str, ...]], schema: Mapping[str, pl.DataType], timezone: str
 ) -> pl.Expr:
@@ -197,6 +210,8 @@ def _canonical(
     if role in LABEL_ROLES:
         return label(expr, dtype)
     if role in FLAG_ROLES:
+        if dtype.is_float():
+            expr = expr.fill_nan(None)
         return expr if dtype == pl.Boolean else expr != 0
     if role == "fallback":
         return _fell_back(expr, dtype)
@@ -243,7 +258,8 @@ def _drop(
     steps: list[tuple[pl.Expr, str]] = []
     start, end = window
     if "time" in columns and (start is not None or end is not None or spec.design.kind == "switchback"):
-        steps.append((pl.col("@time").is_null(), NO_TIME))
+        steps.append((pl.col(str(columns["time"])).is_null(), NO_TIME))
+        steps.append((pl.col("@time").is_null(), SKIPPED))
         inside = (pl.lit(True) if start is None else pl.col("@time") >= start) & (
             pl.lit(True) if end is None else pl.col("@time") < end
         )
@@ -255,6 +271,10 @@ def _drop(
         steps.append((pl.col("@arm_code").is_null(), OTHER_ARM))
     if "unit" in columns and spec.design.kind == "user_rct":
         steps.append((pl.col("@unit").is_null(), NO_UNIT))
+    if "cluster" in columns and spec.design.kind == "switchback":
+        steps.append((pl.col("@cluster").is_null(), NO_CLUSTER))
+    if (block := _block_column(spec)) is not None:
+        steps.append((pl.col(block).is_null(), NO_BLOCK))
     if not steps:
         return pl.lit(None, dtype=pl.Int8)
     chain: Any = pl.when(steps[0][0]).then(_reason(steps[0][1]))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -28,10 +32,15 @@ REMOTE = (
     "adl://",
     "http://",
     "https://",
-    "file://",
 )
+# A store that is not there should be said so in seconds, not minutes.
+PATIENCE = {"max_retries": 3, "retry_timeout_ms": 20_000, "connect_timeout": "5s"}
 SAMPLE = "sample://"
+FILE = "file://"
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 MAGIC = b"PAR1"
+# More of the same help nobody.
+MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +49,13 @@ class Source:
 
     Attributes:
         files: Local paths in sorted order, or object-store URLs as given.
-        hive: Whether ``key=value`` folders add columns.
+        hive: Whether ``key=value`` folders add columns; None: as Polars finds in an object store.
         schema: Column name to Polars type, hive keys included.
         rows: Rows in all files, from their footers.
     """
 
     files: tuple[str, ...]
-    hive: bool
+    hive: bool | None
     schema: dict[str, pl.DataType]
     rows: int
 
@@ -57,7 +66,7 @@ class Source:
 
     def scan(self) -> pl.LazyFrame:
         """The files as one lazy frame."""
-        return pl.scan_parquet(list(self.files), hive_partitioning=self.hive)
+        return _scan(self.files, self.hive)
 
 
 def find_source(paths: Sequence[str], base: Path) -> Source:
@@ -71,26 +80,52 @@ def find_source(paths: Sequence[str], base: Path) -> Source:
         LogError: Nothing found, not Parquet, truncated, or files with different schemas; every problem at once.
     """
     problems: list[Problem] = []
-    files: list[str] = []
+    by_identity: dict[str, str] = {}
     for path in paths:
-        found = _expand(path, base, problems)
-        files.extend(f for f in found if f not in files)
+        for file in _expand(path, base, problems):
+            by_identity.setdefault(_identity(file), file)
+    files = list(by_identity.values())
     local = [f for f in files if not f.startswith(REMOTE)]
     for file in local:
         _require_parquet(file, problems)
     if problems:
-        raise LogError(problems)
-    if len(local) == len(files):
+        raise _refusal(problems)
+    where = visible(", ".join(paths))
+    if local and len(local) < len(files):
+        raise LogError([Problem(where, "mixes local files and an object store; expected one of the two")])
+    if local:
         os.environ.setdefault(PREFETCH, "1")
-    hive = any("=" in part for f in files for part in Path(f).parent.parts)
+    partitioned = any("=" in part for f in files for part in _below(f, base).parent.parts)
+    hive = partitioned if local else partitioned or None
     _same_schema(local)
     try:
-        frame = pl.scan_parquet(files, hive_partitioning=hive)
-        schema = dict(frame.collect_schema())
-        rows = int(frame.select(pl.len()).collect().item())
+        frame = _scan(files, hive)
+        with warnings.catch_warnings(action="ignore"):  # a store's region that Polars finds out by itself
+            schema = dict(frame.collect_schema())
+            rows = int(frame.select(pl.len()).collect().item())
     except Exception as error:
-        raise LogError([Problem(", ".join(paths), f"cannot be read as Parquet: {_first_line(error)}")]) from error
+        if local:
+            raise LogError([Problem(where, f"cannot be read as Parquet: {_first_line(error)}")]) from error
+        hint = "check the address, and the store's credentials and region in the environment"
+        raise LogError([Problem(where, f"cannot be read: {_first_line(error)}", hint)]) from error
     return Source(tuple(files), hive, schema, rows)
+
+
+def _scan(files: Sequence[str], hive: bool | None) -> pl.LazyFrame:
+    """Local names are taken literally: a file may be called ``a[1].parquet``."""
+    remote = files[0].startswith(REMOTE)
+    options: Any = PATIENCE if remote else None
+    return pl.scan_parquet(list(files), hive_partitioning=hive, glob=remote, storage_options=options)
+
+
+def _identity(file: str) -> str:
+    return file if file.startswith(REMOTE) else os.path.realpath(file)
+
+
+def _below(file: str, base: Path) -> Path:
+    """The part of a path that the spec speaks of: folders above the spec's own are no partitions."""
+    path = Path(file)
+    return path.relative_to(base) if path.is_relative_to(base) else path
 
 
 def _expand(path: str, base: Path, problems: list[Problem]) -> list[str]:
@@ -102,24 +137,43 @@ def _expand(path: str, base: Path, problems: list[Problem]) -> list[str]:
         if (folder / name).is_file():
             return [str(folder / name)]
         names = ", ".join(sorted(SAMPLE + f.stem for f in folder.glob("*.parquet")))
-        problems.append(Problem(path, "no bundled sample log has this name", f"there are: {names}"))
+        problems.append(Problem(visible(path), "no bundled sample log has this name", f"there are: {names}"))
         return []
-    full = Path(os.path.expanduser(path))
-    full = full if full.is_absolute() else base / full
-    if full.is_file():
-        return [str(full)]
+    if path.startswith(FILE):
+        path = unquote(path.removeprefix(FILE))
+    elif scheme := SCHEME.match(path):
+        known = ", ".join((*REMOTE, FILE, SAMPLE))
+        problems.append(Problem(visible(path), f"{visible(scheme[0])} is no store that can be read", f"known: {known}"))
+        return []
+    path = os.path.expanduser(path)
+    full = base / path
     if full.is_dir():
-        found = sorted(str(f) for f in full.rglob("*.parquet") if f.is_file())
+        found = _in_folder(full)
         if not found:
             problems.append(Problem(visible(str(full)), "this directory holds no *.parquet file"))
         return found
-    if glob.has_magic(str(full)):
-        found = sorted(f for f in glob.glob(str(full), recursive=True) if os.path.isfile(f))
-        if not found:
-            problems.append(Problem(visible(str(full)), "no file matches this pattern", _nearest_folder(full)))
-        return found
-    problems.append(Problem(visible(str(full)), "no such file or directory", _nearest_folder(full)))
-    return []
+    if full.is_file():
+        return [str(full)]
+    if not glob.has_magic(path):
+        problems.append(Problem(visible(str(full)), "no such file or directory", _nearest_folder(full)))
+        return []
+    matches = [base / match for match in sorted(glob.glob(path, root_dir=base, recursive=True))]
+    found = [f for match in matches for f in (_in_folder(match) if match.is_dir() else [str(match)])]
+    if not found:
+        problems.append(Problem(visible(str(full)), "no file matches this pattern", _nearest_folder(full)))
+    return found
+
+
+def _in_folder(folder: Path) -> list[str]:
+    """Parquet files at any depth; names that begin with ``_`` or ``.`` are other programs' unfinished work."""
+    files = (f for f in folder.rglob("*.parquet") if f.is_file())
+    return sorted(str(f) for f in files if not any(p[0] in "_." for p in f.relative_to(folder).parts))
+
+
+def _refusal(problems: Sequence[Problem]) -> LogError:
+    more = len(problems) - MOST_PROBLEMS
+    last = [Problem("logs.path", f"{more} more files have such problems")] if more > 0 else []
+    return LogError([*problems[:MOST_PROBLEMS], *last])
 
 
 def _nearest_folder(path: Path) -> str:
@@ -157,7 +211,7 @@ def _same_schema(files: Sequence[str]) -> None:
     first: dict[str, pl.DataType] | None = None
     for file in files:
         try:
-            schema = dict(pl.read_parquet_schema(file))
+            schema = dict(_scan([file], False).collect_schema())
         except Exception as error:
             problems.append(Problem(visible(file), f"cannot be read as Parquet: {_first_line(error)}"))
             continue
@@ -178,7 +232,7 @@ def _same_schema(files: Sequence[str]) -> None:
                 )
             )
     if problems:
-        raise LogError(problems)
+        raise _refusal(problems)
 
 
 def _type(dtype: pl.DataType | None) -> str:
