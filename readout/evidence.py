@@ -31,7 +31,7 @@ def rows_table(sums: Mapping[str, pl.Expr] | None = None) -> Table:
 
 def count(test: pl.Expr) -> pl.Expr:
     """A boolean expression as a sum's addend; null counts as false."""
-    return test.fill_null(False).cast(pl.Int64)
+    return test.fill_null(False).cast(pl.Int8)
 
 
 @dataclass(frozen=True)

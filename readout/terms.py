@@ -41,7 +41,7 @@ class Term:
     @property
     def count(self) -> pl.Expr:
         """One for every row that has a value."""
-        return self.num.is_not_null().cast(pl.Int64)
+        return self.num.is_not_null().cast(pl.Int8)
 
     @property
     def weight(self) -> pl.Expr:
@@ -116,14 +116,18 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
         raise SpecError([spec.source.problem((*at, "per"), message, hint)])
     if per_unit and not logs.has("unit"):
         raise LogError([spec.source.problem((*at, "per"), "'unit' needs the role 'unit' in logs.columns")])
-    source = f"{metric.column or metric.expr}|{metric.where}|{metric.on}"
+    nothing = value.is_null()
+    if per_unit:
+        # A row of no unit adds to no unit's sum; it is counted with the nulls.
+        nothing = nothing | pl.col("@unit").is_null()
+        value = pl.when(~nothing).then(value)
     return Term(
         metric.name,
         mask(value),
         per_unit=per_unit,
         quantile=metric.quantile,
-        source=source,
-        missing=mask(value.is_null()),
+        source=repr((metric.column, metric.expr, metric.where, metric.on)),
+        missing=mask(nothing),
     )
 
 

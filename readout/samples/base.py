@@ -83,3 +83,13 @@ def num_sum(term: Term) -> str:
 def den_sum(term: Term) -> str:
     """Column of a term's denominator sum."""
     return f"{term.name}|den"
+
+
+def row_count(term: Term) -> str:
+    """Column of the rows that have a value; where there is no denominator, that is the denominator."""
+    return den_sum(term) if term.den is None else f"{term.name}|rows"
+
+
+def term_sums(term: Term) -> dict[str, pl.Expr]:
+    """The sums of one term by group: numerator, denominator, and rows with a value."""
+    return {num_sum(term): term.num, den_sum(term): term.weight, row_count(term): term.count}

@@ -18,7 +18,7 @@ from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import BlockPoint
 from readout.samples import histograms
-from readout.samples.base import KEPT, den_sum, num_sum
+from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.terms import Term
@@ -26,6 +26,7 @@ from readout.terms import Term
 WASHED = "washout at the start of a block"
 OFF_BLOCK = "arm differs from its block's"
 OWN_UNIT = "units of {}"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Blocks:
@@ -44,7 +45,7 @@ class Blocks:
         self._arms = 1 + len(spec.design.treatment)
         self._labels = (str(spec.design.control), *spec.design.treatment)
         self._options = dict(spec.estimator.options)
-        self._cluster = pl.col("@cluster").cast(pl.String).fill_null("") if logs.has("cluster") else pl.lit("")
+        self._cluster = pl.col("@cluster").cast(pl.String) if logs.has("cluster") else pl.lit("")
         if block.length is not None:
             since = pl.col("@time").dt.epoch("us") - _us(block.offset)
             self._block = since - since % _us(block.length) + _us(block.offset)
@@ -68,11 +69,10 @@ class Blocks:
             if term.quantile is not None:
                 tables.append(histograms.table(term, self._keys(), self.rows))
                 continue
-            sums[num_sum(term)] = term.num
-            sums[den_sum(term)] = term.weight
+            sums |= term_sums(term)
             if term.per_unit:
                 keys = {**self._keys(), "unit": pl.col("@unit").hash(0)}
-                where = self.rows & term.num.is_not_null() & pl.col("@unit").is_not_null()
+                where = self.rows & term.num.is_not_null()
                 tables.append(Table(OWN_UNIT.format(term.name), keys, where))
         first = {"start": pl.col("@time").dt.epoch("us")}
         cells = Table("cells", self._keys(), self.rows, sums=sums, minima=first)
@@ -83,7 +83,7 @@ class Blocks:
         self._tables = tables
         frame = tables["cells"]
         cell = frame.group_by("cluster", "block").agg(
-            pl.col("arm").sort_by("n", descending=True).first(),
+            pl.col("arm").sort_by("n", "arm", descending=[True, False]).first(),
             pl.col("n").max().alias("most"),
             pl.col("n").sum().alias("all"),
             pl.len().alias("n_arms"),
@@ -98,7 +98,7 @@ class Blocks:
             start = kept["block"]
         else:
             start = kept.select(pl.col("start").min().over("block"))["start"]
-        self._starts = [datetime.fromtimestamp(us / 1e6, UTC) for us in start.to_list()]
+        self._starts = [EPOCH + timedelta(microseconds=us) for us in start.to_list()]
         self.together = kept["cluster"].n_unique() > 1 and bool(
             kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1
         )
@@ -117,7 +117,9 @@ class Blocks:
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
         if term.quantile is not None:
             cells, histogram = self._cells_and_histogram(term, arm)
-            return block_quantile(cells, histogram, term.quantile, alpha=alpha, clustered_by=self._clustered_by)
+            return block_quantile(
+                cells, histogram, term.quantile, alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
+            )
         return block_regression(
             self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
         )
@@ -125,7 +127,9 @@ class Blocks:
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""
         num, den = self._arrays(term)
-        return self._as_cells(num, den, (self._frame["arm"].is_in([0, arm]).to_numpy()) & (den > 0), arm)
+        # Known by its rows, not by its denominator: costs without a success are the estimator's to judge.
+        has_value = self._frame[row_count(term)].to_numpy() > 0
+        return self._as_cells(num, den, self._frame["arm"].is_in([0, arm]).to_numpy() & has_value, arm)
 
     def points(self, term: Term) -> tuple[BlockPoint, ...]:
         """Cell means over time, for the figure."""

@@ -28,10 +28,13 @@ SPAN = 1 << 18
 def bucket(value: pl.Expr) -> pl.Expr:
     """The bucket's number, ordered as the values are."""
     value = value.cast(pl.Float64)
-    size = (value.abs().clip(lower_bound=SMALLEST) / SMALLEST).log() / WIDTH
-    place = size.floor().cast(pl.Int32) + 1
+    size = (value.abs().clip(lower_bound=SMALLEST).log() - math.log(SMALLEST)) / WIDTH
+    # NaN and infinity have no bucket; the table's ``finite`` finds them.
+    place = size.floor().cast(pl.Int32, strict=False) + 1
     return (
-        pl.when(value.abs() < SMALLEST).then(pl.lit(0, dtype=pl.Int32)).otherwise(place * value.sign().cast(pl.Int32))
+        pl.when(value.abs() < SMALLEST)
+        .then(pl.lit(0, dtype=pl.Int32))
+        .otherwise(place * value.sign().cast(pl.Int32, strict=False))
     )
 
 
@@ -50,6 +53,7 @@ def table(term: Term, keys: Mapping[str, pl.Expr], where: pl.Expr) -> Table:
         where=where & term.num.is_not_null(),
         minima={"lower": value},
         maxima={"upper": value},
+        finite={f"{term.name}|value": value},
     )
 
 

@@ -16,13 +16,14 @@ from estimators.quantiles import Histogram, quantile_effect
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples import histograms
-from readout.samples.base import KEPT, den_sum, num_sum
+from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.model import Spec
 from readout.terms import Term
 
 # Units are spread over this many groups for quantiles and labels: enough for their variance, few enough for memory.
 GROUPS = 256
 IN_TWO_ARMS = "unit seen in two arms"
+ELIGIBLE = "eligible"
 
 
 class Units:
@@ -34,6 +35,7 @@ class Units:
     def __init__(self, spec: Spec, logs: Logs) -> None:
         self._arms = 1 + len(spec.design.treatment)
         self._key = pl.col("@unit").hash(0)
+        self._eligible = pl.col("@eligible").fill_null(False).cast(pl.Int8) if logs.has("eligible") else None
         self.rows = KEPT
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
@@ -43,8 +45,9 @@ class Units:
             if term.quantile is not None:
                 tables.append(histograms.table(term, {"group": self._group(pl.col("@arm_code"))}, KEPT))
             else:
-                sums[num_sum(term)] = term.num
-                sums[den_sum(term)] = term.weight
+                sums |= term_sums(term)
+        if self._eligible is not None:
+            sums[ELIGIBLE] = self._eligible
         keys = {"unit": self._key, "arm": pl.col("@arm_code")}
         return [Table("units", keys, where=KEPT, sums=sums), *tables]
 
@@ -60,7 +63,9 @@ class Units:
         self._tables = tables
         self._frame = frame.filter(pl.Series(~twice)) if twice.any() else frame
         self._arm = self._frame["arm"].to_numpy()
-        left = int(frame["n"].to_numpy()[twice].sum())
+        # Rows that are not eligible are counted as that already.
+        rows = frame["n" if self._eligible is None else ELIGIBLE].to_numpy()
+        left = int(rows[twice].sum())
         return {IN_TWO_ARMS: left} if left else {}
 
     def counts(self) -> list[int]:
@@ -112,7 +117,8 @@ class Units:
         mine = self._arm == arm
         num = self._frame[num_sum(term)].to_numpy()[mine].astype(float)
         den = self._frame[den_sum(term)].to_numpy()[mine].astype(float)
-        keep = den != 0
+        # Known by its rows, not by its denominator: costs without a success count too.
+        keep = self._frame[row_count(term)].to_numpy()[mine] > 0
         if not keep.any():
             raise EstimationError("an arm has no value of it")
         return num[keep], den[keep]
