@@ -273,9 +273,10 @@ def _sample_of(facts: Facts, m: MetricResult) -> str:
     if m.minimum_detectable_effect is None or m.estimate is None:
         return f"Mend what keeps {m.metric} from being estimated, then read again."
     effect = facts.evidence.spec.metrics[m.metric].minimum_effect
-    size, text = abs(m.estimate), "an effect as large as the one measured"
+    size, text = abs(m.estimate), f"an effect on {m.metric} as large as the one measured"
     if effect is not None:
-        size, text = effect.value * (abs(m.control_value or 0.0) if effect.relative else 1.0), effect.text
+        size = effect.value * (abs(m.control_value or 0.0) if effect.relative else 1.0)
+        text = f"an effect of {effect.text} on {m.metric}"
     if size <= 0:
         return f"Set minimum_effect to plan for the smallest effect on {m.metric} worth acting on."
     factor = (m.minimum_detectable_effect / size) ** 2
@@ -283,11 +284,11 @@ def _sample_of(facts: Facts, m: MetricResult) -> str:
     if factor <= 1:
         # The interval then reaches from no effect past the minimum effect: what is open is which half it lies in.
         return (
-            f"This window could see {text} of {m.metric} with 80 % power; "
-            f"to see half of it takes about {_times(4 * factor)} times {these}."
+            f"With 80 % power this window could see {text}; "
+            f"seeing half of it takes about {_times(4 * factor)} times {these}."
         )
     advice = "" if effect is not None else " Set minimum_effect to plan for the smallest effect worth acting on."
-    return f"To see {text} of {m.metric} with 80 % power takes about {_times(factor)} times {these}.{advice}"
+    return f"With 80 % power, seeing {text} takes about {_times(factor)} times {these}.{advice}"
 
 
 def _times(factor: float) -> str:
