@@ -32,6 +32,7 @@ def cuped(control: JointMoments, treatment: JointMoments, *, alpha: float = 0.05
 
     An arm's adjusted value is ``y - theta * (x - x_pooled)``, ``y`` and ``x`` being the arm's values of outcome and
     covariate. ``theta`` is the slope of the units' linearised values of ``y`` on those of ``x`` in both arms together.
+    The effect itself is part of that covariance and draws the estimate to zero by a share ``1 / n`` of the units.
 
     Args:
         control, treatment: Moments of two values: outcome, covariate. Each is a mean over units or a ratio of sums,

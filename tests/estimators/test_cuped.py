@@ -276,31 +276,23 @@ def test_the_covariate_s_unit_and_origin_do_not_matter(
     assert swapped.std_error == pytest.approx(e.std_error, rel=1e-9)
 
 
-EXPERIMENTS = 2500
-# Three Monte Carlo standard errors of a share of 5 %: the band 94-96 % of the method's promise, for this many.
-BAND = 3 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
+def study(ratio: bool, lift: float, experiments: int, seed: int) -> tuple[float, float]:
+    """Coverage of the interval and of the relative one; bias, stated errors and reduction are held to what is seen.
 
-
-@pytest.mark.parametrize("lift", [0.0, 0.6])
-@pytest.mark.parametrize("ratio", [False, True])
-def test_coverage_and_false_positives_are_nominal(ratio: bool, lift: float) -> None:
-    """Skewed units of two arms of 150 and 100; the multiplicative lift makes the arms' spreads and slopes differ."""
-    rng = np.random.default_rng(10 + 2 * ratio + (lift > 0))
+    Skewed units in arms of 150 and 100; the multiplicative lift makes the arms' spreads and slopes differ.
+    """
+    rng = np.random.default_rng([seed, ratio, lift > 0])
     covered = relative_covered = 0
     errors, spreads, reductions = [], [], []
-    for _ in range(EXPERIMENTS):
+    for _ in range(experiments):
         arms = []
         for n, factor in ((150, 1.0), (100, 1.0 + lift)):
             taste = rng.gamma(6.0, 1.0 / 6.0, n)
-            before = rng.poisson(8.0, n) + 1.0
-            den = rng.poisson(8.0, n) + 1.0
+            before, den = rng.poisson(8.0, n) + 1.0, rng.poisson(8.0, n) + 1.0
             y = factor * taste * rng.gamma(12.0, 1.0 / 12.0, n)
             x = taste * rng.gamma(12.0, 1.0 / 12.0, n)
-            arms.append(
-                JointMoments.from_arrays((y * den, den), (x * before, before))
-                if ratio
-                else JointMoments.from_arrays((y, None), (x, None))
-            )
+            pairs: tuple[Pair, Pair] = ((y * den, den), (x * before, before)) if ratio else ((y, None), (x, None))
+            arms.append(JointMoments.from_arrays(*pairs))
         e = cuped(*arms)
         covered += e.ci_low <= lift <= e.ci_high
         assert e.relative_ci_low is not None
@@ -309,9 +301,27 @@ def test_coverage_and_false_positives_are_nominal(ratio: bool, lift: float) -> N
         errors.append(e.estimate - lift)
         spreads.append(e.std_error)
         reductions.append(e.diagnostics["variance_reduction"])
-    assert covered / EXPERIMENTS == pytest.approx(0.95, abs=BAND)
-    assert relative_covered / EXPERIMENTS == pytest.approx(0.95, abs=BAND)
-    assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(EXPERIMENTS)
-    assert np.mean(spreads) == pytest.approx(np.std(errors), rel=0.05)
+    # Theta over both arms takes the effect itself for covariance, which draws the estimate to zero by 1 part in 250.
+    assert abs(np.mean(errors) + lift / 250) < 4 * np.std(errors) / math.sqrt(experiments)
+    assert np.mean(spreads) == pytest.approx(np.std(errors), rel=0.06)
     # Var(taste) over the variances of outcome and covariate, 0.40, and less where denominators add noise of their own.
     assert np.mean(reductions) == pytest.approx(0.33 if ratio else 0.39, abs=0.03)
+    return covered / experiments, relative_covered / experiments
+
+
+EXPERIMENTS = 2000
+# Three Monte Carlo standard errors of a share of 5 %.
+BAND = 3 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
+
+
+@pytest.mark.parametrize("lift", [0.0, 0.6])
+@pytest.mark.parametrize("ratio", [False, True])
+def test_coverage_and_false_positives_are_nominal(ratio: bool, lift: float) -> None:
+    assert study(ratio, lift, EXPERIMENTS, seed=1) == pytest.approx((0.95, 0.95), abs=BAND)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lift", [0.0, 0.6])
+@pytest.mark.parametrize("ratio", [False, True])
+def test_coverage_stays_between_94_and_96_percent_in_a_long_study(ratio: bool, lift: float) -> None:
+    assert study(ratio, lift, 10_000, seed=2) == pytest.approx((0.95, 0.95), abs=0.01)
