@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
@@ -9,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from estimators import ols
-from estimators.inference import EstimationError, two_sided_p
+from estimators.fixed_effects import sweep
+from estimators.inference import EstimationError, minimum_detectable_effect, two_sided_p
 from readout.checks.base import percent, share, threshold
 from readout.evidence import Evidence, count
 from readout.logs import Logs
@@ -20,51 +22,36 @@ from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import UNIT_LEVEL, Term
 
-WINDOWS, BATCHES = "windows", "batches"
+WINDOWS, BYSTANDERS, BATCHES = "windows", "bystanders", "batches"
 WINDOW = timedelta(minutes=5)
 SHARE_TO_FAIL = 0.05
 # The size of effect that has to be seen where a metric states neither margin nor minimum effect.
 DEFAULT_EFFECT = 0.05
-# Multiple of the standard error that a test at 5 % sees with a power of 80 %.
-DETECTABLE = 2.8
+# Logs with more rows than this are sampled for the untreated: so many cells say enough.
+MOST_CELLS = 400_000
+FEWEST_CELLS = 50
 EMPTY = 1e-12
+STATE = "state "
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Change of an untreated outcome from no to all neighbours treated; ``seen``: the margin's size could be seen."""
+    """Change of an untreated outcome from no to all neighbours treated; ``detectable``: seen with a power of 80 %."""
 
     outcome: str
     estimate: float
     std_error: float
     p_value: float
     mean: float
-    seen: bool
+    detectable: float
+    cells: int
 
 
 def tables(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
-    """Untreated outcomes and the assigned share by cluster and window; batches by the arms in them."""
+    """Assigned share by cluster and window, what the untreated met there, and batches by the arms in them."""
     found = []
     if _has_windows(spec, logs):
-        # Only rows that were not assigned to treatment: who is left untreated in a treated arm is a selection.
-        bystander = pl.col("@arm_code").fill_null(0) == 0
-        if logs.has("executed"):
-            bystander &= ~pl.col("@executed").is_in(list(spec.design.treatment)).fill_null(False)
-        eligible = pl.col("@arm_code").is_not_null() & (
-            pl.col("@eligible").fill_null(False) if logs.has("eligible") else True
-        )
-        sums: dict[str, pl.Expr] = {
-            "eligible": count(eligible),
-            "assigned": count(eligible & (pl.col("@arm_code") > 0)),
-        }
-        for name, value in outcomes.items():
-            mine = pl.when(bystander).then(value)
-            sums |= {f"{name}|num": mine, f"{name}|n": count(mine.is_not_null())}
-        keys = {
-            "cluster": _cluster(logs),
-            "window": pl.col("@time").dt.epoch("us") // (WINDOW // timedelta(microseconds=1)),
-        }
-        found.append(Table(WINDOWS, keys, _in_system(), sums=sums))
+        found += _neighbours(spec, logs, outcomes)
     if (batch := batch_column(spec, logs)) is not None:
         arm = pl.col("@arm_code")
         where = pl.col("@drop").is_null() & pl.col(batch).is_not_null()
@@ -72,6 +59,33 @@ def tables(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
             Table(BATCHES, {"batch": pl.col(batch).hash(0)}, where, minima={"least": arm}, maxima={"most": arm})
         )
     return found
+
+
+def _neighbours(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
+    assigned = pl.col("@arm_code").fill_null(0) > 0
+    may_be_treated = pl.col("@eligible").fill_null(False) if logs.has("eligible") else pl.lit(True)
+    eligible = pl.col("@arm_code").is_not_null() & may_be_treated
+    # Only rows that were not assigned to treatment: who is left untreated in a treated arm is a selection.
+    bystander = ~assigned
+    if logs.has("executed"):
+        bystander &= ~pl.col("@executed").is_in(list(spec.design.treatment)).fill_null(False)
+    window = pl.col("@time").dt.epoch("us") // (WINDOW // timedelta(microseconds=1))
+    keys = {"cluster": pl.col("@cluster").cast(pl.String).fill_null(""), "window": window}
+    system = pl.col("@drop").is_null() | (pl.col("@drop") == REASONS.index(NO_ARM))
+    system &= pl.col("@time").is_not_null()
+    sums: dict[str, pl.Expr] = {"eligible": count(eligible)}
+    for name, value in outcomes.items():
+        mine = pl.when(bystander).then(value)
+        sums |= {f"{name}|num": mine, f"{name}|n": count(mine.is_not_null())}
+    where, who = system & ~assigned, {"eligible row": eligible}
+    if _by_unit(spec, logs):
+        unit = pl.col("@unit").hash(0)
+        who["unit"] = unit
+        if (one_in := math.ceil(logs.source.rows / MOST_CELLS)) > 1:
+            # Whole units keep light users comparable with themselves, single cells keep heavy users in.
+            where &= (unit % one_in == 0) | ((unit ^ window.hash(0)) % one_in == 0)
+    counts = {"eligible": count(eligible), "assigned": count(eligible & assigned)}
+    return [Table(WINDOWS, keys, system, sums=counts), Table(BYSTANDERS, {**keys, **who}, where, sums=sums)]
 
 
 def outcomes(spec: Spec, logs: Logs, terms: list[Term]) -> dict[str, pl.Expr]:
@@ -85,7 +99,7 @@ def outcomes(spec: Spec, logs: Logs, terms: list[Term]) -> dict[str, pl.Expr]:
             found[term.name] = term.num
     for name in logs.columns.get("state", ()):
         if logs.dtype(name).is_numeric():
-            found[f"state {name}"] = pl.col(name).cast(pl.Float64)
+            found[STATE + name] = pl.col(name).cast(pl.Float64)
     return found
 
 
@@ -99,56 +113,47 @@ def batch_column(spec: Spec, logs: Logs) -> str | None:
 
 def unit_of_randomization(evidence: Evidence) -> Check:
     """Units randomized one by one although they share what the policy changes."""
+    name, unit = "unit_of_randomization", evidence.sample.unit
     if not evidence.unit_level:
-        return Check(
-            "unit_of_randomization",
-            "spillover",
-            "pass",
-            f"{evidence.sample.unit}s are randomized, which hold the shared pool together",
-        )
+        return Check(name, "spillover", "skip", f"{unit}s are randomized, which hold the shared pool together")
     if not evidence.spec.design.shared_state:
-        return Check(
-            "unit_of_randomization",
-            "spillover",
-            "pass",
-            "the spec states that the policy changes nothing that other traffic uses",
-        )
+        message = "the spec states that the policy changes nothing that other traffic uses (design.shared_state)"
+        return Check(name, "spillover", "pass", message)
     message = (
         "the policy changes a queue, cache or fleet that both arms use, and "
-        f"{evidence.sample.unit}s are randomized one by one: control waits in the queue that treated traffic fills"
+        f"{unit}s are randomized one by one: control waits in the queue that treated traffic fills"
     )
-    return Check("unit_of_randomization", "spillover", "fail", message, action="stronger_design")
+    return Check(name, "spillover", "fail", message, action="stronger_design")
 
 
 def mixed_batches(evidence: Evidence) -> Check:
     """Batches that hold both arms: direct evidence of shared state."""
+    name = "mixed_batches"
     if BATCHES not in evidence.tables:
-        return Check("mixed_batches", "spillover", "skip", "no batch column (attribution.columns.batch)")
+        return Check(name, "spillover", "skip", "no batch column (attribution.columns.batch)")
     frame = evidence.tables[BATCHES]
+    if frame.is_empty():
+        return Check(name, "spillover", "skip", "no kept row names its batch")
     mixed = int((frame["least"] != frame["most"]).sum())
     value = share(mixed, len(frame))
-    limit = threshold(evidence.spec, "mixed_batches", SHARE_TO_FAIL)
+    limit = threshold(evidence.spec, name, SHARE_TO_FAIL)
     message = f"{mixed:,} of {len(frame):,} batches mix arms ({percent(value)})"
     if value <= limit:
-        return Check("mixed_batches", "spillover", "pass", message, value=value, threshold=limit)
+        return Check(name, "spillover", "pass", message, value=value, threshold=limit)
     if evidence.unit_level and evidence.spec.design.shared_state:
-        return Check(
-            "mixed_batches",
-            "spillover",
-            "fail",
-            message + ": the arms share decode steps",
-            value=value,
-            threshold=limit,
-            action="stronger_design",
-        )
-    return Check("mixed_batches", "spillover", "warn", message, value=value, threshold=limit)
+        message += ": the arms share decode steps"
+        return Check(name, "spillover", "fail", message, value=value, threshold=limit, action="stronger_design")
+    return Check(name, "spillover", "warn", message, value=value, threshold=limit)
 
 
 def untreated_outcomes(evidence: Evidence) -> Check:
     """Do untreated requests fare differently where more of their neighbours are treated?
 
-    Control's outcome by cluster and window is regressed on the assigned share there, with cluster and hour effects and
-    the window's traffic; errors are clustered by cluster and day (CR2), p-values are Bonferroni-adjusted over outcomes.
+    Outcomes of requests that were not assigned to treatment, as means by unit, cluster and window, are regressed on the
+    share of the *other* units' eligible requests there that were assigned, with effects of the unit (apart for its
+    eligible and ineligible requests), of cluster × hour of day and of cluster × day, and the others' traffic. A unit
+    is so compared with itself: who is untreated, and how busy it is, cannot pass for spillover. Errors are clustered by
+    cluster and day (CR2); p-values are Bonferroni-adjusted over outcomes.
     """
     name = "untreated_outcomes"
     if not evidence.unit_level:
@@ -157,62 +162,96 @@ def untreated_outcomes(evidence: Evidence) -> Check:
         )
     if WINDOWS not in evidence.tables:
         return Check(name, "spillover", "skip", "needs the roles 'time' and 'cluster'")
-    frame = evidence.tables[WINDOWS].filter(pl.col("eligible") > 0)
-    watched = [c.removesuffix("|num") for c in frame.columns if c.endswith("|num")]
+    cells = _cells(evidence)
+    watched = [c.removesuffix("|num") for c in cells.columns if c.endswith("|num")]
     limit = threshold(evidence.spec, name, 0.01)
-    measured = {outcome: _slope(evidence.spec, frame, outcome) for outcome in watched}
+    measured = {outcome: _slope(cells, outcome, limit / len(watched)) for outcome in watched}
     slopes = [s for s in measured.values() if isinstance(s, Slope)]
     if not slopes:
         reasons = "; ".join(f"{outcome}: {why}" for outcome, why in measured.items())
         return Check(name, "spillover", "skip", reasons or "no outcome to watch")
-    slopes = [replace(s, p_value=min(1.0, s.p_value * len(slopes))) for s in slopes]
-    details = {name: [{k: v for k, v in asdict(s).items() if k != "seen"} for s in slopes]}
+    slopes = [replace(s, p_value=min(1.0, s.p_value * len(watched))) for s in slopes]
+    details = {name: [asdict(s) for s in slopes]}
     worst = min(slopes, key=lambda s: s.p_value)
     said = (
         f"from no to all neighbours treated, untreated {worst.outcome} changes by {worst.estimate:+.3g} "
-        f"(mean {worst.mean:.3g}, std. error {worst.std_error:.2g}, p = {worst.p_value:.2g} after {len(slopes)} tests)"
+        f"(mean {worst.mean:.3g}, std. error {worst.std_error:.2g}, p = {worst.p_value:.2g} after {len(watched)} tests)"
     )
     test = (worst.estimate / worst.std_error, worst.p_value)
     if worst.p_value < limit:
-        return Check(name, "spillover", "fail", said, *test, worst.estimate, limit, "stronger_design", details)
-    blind = [s.outcome for s in slopes if not s.seen]
+        return Check(name, "spillover", "fail", said, *test, worst.p_value, limit, "stronger_design", details)
+    metrics = [o for o in watched if o in evidence.spec.metrics] or watched
+    blind = [o for o in metrics if not _could_see(evidence.spec, measured[o])]
     if blind:
-        message = f"the assigned share varies too little to see an effect of the margin's size on {', '.join(blind)}"
-        return Check(name, "spillover", "skip", message, *test, None, limit, None, details)
-    return Check(name, "spillover", "pass", said, *test, worst.estimate, limit, None, details)
+        what = ", ".join(_blind_words(evidence.spec, o, measured[o]) for o in blind)
+        message = f"the assigned share varies too little to see an effect of the margin's size on {what}"
+        return Check(name, "spillover", "skip", message, *test, worst.p_value, limit, None, details)
+    return Check(name, "spillover", "pass", said, *test, worst.p_value, limit, None, details)
 
 
-def _slope(spec: Spec, frame: pl.DataFrame, outcome: str) -> Slope | str:
-    """Slope on the assigned share; or why there is none."""
-    mine = frame.filter(pl.col(f"{outcome}|n") > 0)
-    if len(mine) < 50:
-        return "too few windows"
-    n = mine[f"{outcome}|n"].to_numpy().astype(float)
-    y = mine[f"{outcome}|num"].to_numpy().astype(float) / n
-    fraction = (mine["assigned"] / mine["eligible"]).to_numpy()
-    traffic = np.log(mine["n"].to_numpy())
-    cluster = mine["cluster"].rank("dense").cast(pl.Int64).to_numpy() - 1
-    windows = mine["window"].to_numpy()
-    per_day = timedelta(days=1) // WINDOW
-    hour, day = windows % per_day // (per_day // 24), windows // per_day
-    columns = [fraction, np.ones(len(y)), traffic]
-    for codes in (cluster, hour):
-        columns += [(codes == level).astype(float) for level in np.unique(codes)[1:]]
-    mean = float((n * y).sum() / n.sum())
+def _cells(evidence: Evidence) -> pl.DataFrame:
+    """Bystanders' cells with the assigned share and the traffic of the others in their cluster and window."""
+    cells = evidence.tables[BYSTANDERS]
+    place = ["cluster", "window"]
+    unit = "unit" if "unit" in cells.columns else None
+    own = (
+        pl.col("n", "eligible").sum().over(*place, unit).name.prefix("own ")
+        if unit
+        else [pl.lit(0, dtype=pl.Int64).alias("own n"), pl.lit(0, dtype=pl.Int64).alias("own eligible")]
+    )
+    around = evidence.tables[WINDOWS].rename({"n": "all", "eligible": "all eligible"})
+    cells = cells.with_columns(own).join(around, on=place, how="inner", maintain_order="left")
+    cells = cells.with_columns(
+        (pl.col("all eligible") - pl.col("own eligible")).alias("others eligible"),
+        (pl.col("all") - pl.col("own n")).alias("others"),
+    ).filter(pl.col("others eligible") > 0)
+    hour, day = timedelta(hours=1) // WINDOW, timedelta(days=1) // WINDOW
+    who = pl.struct("unit", "eligible row") if unit else pl.col("eligible row")
+    return cells.with_columns(
+        (pl.col("assigned") / pl.col("others eligible")).alias("share"),
+        pl.col("others").log().alias("traffic"),
+        who.rank("dense").alias("who"),
+        pl.struct("cluster", pl.col("window") % day // hour).rank("dense").alias("at hour"),
+        pl.struct("cluster", pl.col("window") // day).rank("dense").alias("on day"),
+    )
+
+
+def _slope(cells: pl.DataFrame, outcome: str, level: float) -> Slope | str:
+    """Slope on the others' assigned share; or why there is none."""
+    mine = cells.filter(pl.col(f"{outcome}|n") > 0)
+    if len(mine) < FEWEST_CELLS:
+        return "too few windows with untreated requests"
+    y = (mine[f"{outcome}|num"] / mine[f"{outcome}|n"]).to_numpy()
+    mean = float(mine[f"{outcome}|num"].sum()) / float(mine[f"{outcome}|n"].sum())
     if np.ptp(y) <= EMPTY * max(abs(mean), 1.0):
         return "does not vary"
-    if fraction.std() < 0.005:
-        return "the assigned share hardly varies"
-    if traffic.std() < EMPTY:
-        columns.pop(2)
-    x = np.column_stack(columns)
+    traffic = mine["traffic"].to_numpy()
+    columns = [mine["share"].to_numpy(), y, traffic, (traffic - traffic.mean()) ** 2]
+    codes = [_codes(mine[c]) for c in ("who", "at hour", "on day")]
     try:
-        fit = ols.fit(x, y, n, cluster * (day.max() + 1) + day)
-        estimate, se, df = fit.contrast(np.eye(x.shape[1])[0])
+        rest = sweep(np.column_stack(columns), codes)
+        if rest[:, 0].std() < 0.005:
+            return "the assigned share hardly varies"
+        x = rest[:, [0, *(j for j in (2, 3) if rest[:, j].std() > 1e-6)]]
+        estimate, se, df = ols.fit(x, rest[:, 1], groups=codes[2]).contrast(np.eye(x.shape[1])[0])
         p = two_sided_p(estimate / se, df)
     except (EstimationError, ZeroDivisionError) as error:
         return str(error)
-    return Slope(outcome, estimate, se, p, mean, se * DETECTABLE <= _size_to_see(spec, outcome, mean))
+    return Slope(outcome, estimate, se, p, mean, minimum_detectable_effect(se, df, level), len(mine))
+
+
+def _codes(levels: pl.Series) -> np.ndarray:
+    return levels.rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def _could_see(spec: Spec, slope: Slope | str) -> bool:
+    return isinstance(slope, Slope) and slope.detectable <= _size_to_see(spec, slope.outcome, slope.mean)
+
+
+def _blind_words(spec: Spec, outcome: str, slope: Slope | str) -> str:
+    if isinstance(slope, str):
+        return f"{outcome} ({slope})"
+    return f"{outcome} (it would see {slope.detectable:.2g}, the size is {_size_to_see(spec, outcome, slope.mean):.2g})"
 
 
 def _size_to_see(spec: Spec, outcome: str, mean: float) -> float:
@@ -231,10 +270,6 @@ def _has_windows(spec: Spec, logs: Logs) -> bool:
     return spec.design.kind in UNIT_LEVEL and logs.has("time") and logs.has("cluster")
 
 
-def _cluster(logs: Logs) -> pl.Expr:
-    return pl.col("@cluster").cast(pl.String).fill_null("")
-
-
-def _in_system() -> pl.Expr:
-    """Rows of the experiment, and those of the window that were never assigned."""
-    return pl.col("@drop").is_null() | (pl.col("@drop") == REASONS.index(NO_ARM))
+def _by_unit(spec: Spec, logs: Logs) -> bool:
+    """Whether rows of one unit belong together; where requests are randomized, the share is a coin's alone."""
+    return spec.design.kind == "user_rct" and logs.has("unit")
