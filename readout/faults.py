@@ -16,6 +16,8 @@ from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.text import visible
 
+FROM_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
 
 @contextmanager
 def reading(spec: Spec, logs: Logs) -> Iterator[None]:
@@ -29,23 +31,26 @@ def reading(spec: Spec, logs: Logs) -> Iterator[None]:
         yield
     except NotFinite as error:
         raise _not_finite(spec, error) from error
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (LogError, *FROM_POLARS) as error:
+        fault = error if isinstance(error, FROM_POLARS) else error.__cause__
+        if not isinstance(fault, FROM_POLARS):
+            raise
         broken = [(file, why) for file in logs.source.files if (why := _broken(file))]
-        if not broken and isinstance(error, pl.exceptions.PanicException):
+        if not broken and isinstance(fault, pl.exceptions.PanicException):
             raise
         problems = [
             Problem(visible(file), f"cannot be read to the end: {why}", "write or copy it again")
             for file, why in broken
         ]
         where = visible(", ".join(spec.logs.path))
-        raise LogError(problems or [Problem(where, f"cannot be computed with: {_first_line(error)}")]) from error
+        raise LogError(problems or [Problem(where, f"cannot be computed with: {_first_line(fault)}")]) from fault
 
 
 def _broken(file: str) -> str:
     """Why a file cannot be read whole; empty where it can."""
     try:
         pl.scan_parquet(file).select(pl.all().null_count()).collect(engine="streaming")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except FROM_POLARS as error:
         return _first_line(error)
     return ""
 

@@ -99,7 +99,7 @@ class World:
             if value is None:
                 section.pop(last, None)
             else:
-                section[last] = value
+                section[last] = copy.deepcopy(value)
         path = self.folder / "spec.yaml"
         path.write_text(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return path
