@@ -33,6 +33,7 @@ from estimators.ols import Vector
 Codes = NDArray[np.intp]
 
 WEIGHTS = ("units", "rows")
+NO_SPREAD = "treatment's value is zero throughout, so the ratio shows no spread"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,6 +288,8 @@ def _paired_relative(values: list[float], scores: list[Vector], alpha: float) ->
         )
     ratio = treatment / control
     error = _paired_error(scores[1] / control - ratio * scores[0] / control)
+    if not error > 0.0:
+        return Relative(ratio - 1.0, reason=NO_SPREAD)
     return Relative(ratio - 1.0, *t_interval(ratio - 1.0, error, df, alpha))
 
 

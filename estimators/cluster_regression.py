@@ -17,14 +17,14 @@ inference: a guide to empirical practice*.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.cluster_means import Clusters, Codes, Usable, pair_positions, sums, usable
+from estimators.cluster_means import NO_SPREAD, Clusters, Codes, Usable, pair_positions, sums, usable
 from estimators.inference import EstimationError, Relative, relative_from_log, relative_reason, t_interval
 from estimators.ols import Matrix, Vector
 
@@ -38,9 +38,11 @@ class ClusterRegression:
     Attributes:
         data: The clusters that enter.
         order: Their positions in ``data.clusters`` in the order of the entries; empty for pairs.
-        w, x, s: ``(n,)`` weights, centred arm (1 for pairs) and centred sums.
+        w, x: ``(n,)`` weights and centred arm (1 for pairs).
+        control, treatment: ``(n,)`` the arms' parts of the sums, less ``level``: they add up to ``s``. Of pairs the
+            control's part is negative, as ``s`` is that of the difference.
         starts: First entry of every stratum; None for pairs, which have no level of their own.
-        level, share: The outcome's mean over all rows, and treatment's share of their weight.
+        level: The outcome's mean over all rows.
         n_rows, n_parameters: As CR1's factor counts them; indicators of pairs lie within their group and do not count.
     """
 
@@ -48,12 +50,17 @@ class ClusterRegression:
     order: Codes
     w: Vector
     x: Vector
-    s: Vector
+    control: Vector
+    treatment: Vector
     starts: Codes | None
     level: float
-    share: float
     n_rows: float
     n_parameters: int
+
+    @cached_property
+    def s(self) -> Vector:
+        """``(n,)`` centred sums of the groups."""
+        return self.control + self.treatment
 
     @cached_property
     def curvature(self) -> float:
@@ -77,12 +84,12 @@ class ClusterRegression:
 
     @property
     def values(self) -> tuple[float, float]:
-        """Adjusted means of control and treatment: all rows in that arm, the mix of strata or pairs as it is."""
-        control = self.level - self.share * self.effect
-        return control, control + self.effect
+        """Control's and treatment's mean over strata or pairs, weighed as the effect weighs them."""
+        control = self.level - float(self.x @ self.control) / self.curvature
+        return control, self.level + float(self.x @ self.treatment) / self.curvature
 
-    def error(self, variance: str, slope: float = 1.0, base: float = 0.0) -> tuple[float, float]:
-        """Standard error and degrees of freedom of ``slope * effect + base * level``.
+    def error(self, variance: str) -> tuple[float, float]:
+        """Standard error and degrees of freedom of the effect.
 
         ``CR1``: the factor ``G / (G - 1) (N - 1) / (N - K)`` and ``G - 1`` degrees of freedom. ``CR2``: Bell and
         McCaffrey's. ``CR3``: the jackknife's ``(I - H)^-1`` without a factor, and ``G - 1``.
@@ -90,9 +97,7 @@ class ClusterRegression:
         Raises:
             EstimationError: Where one group alone decides the effect, or no degrees of freedom are left.
         """
-        loading = slope * self.x / self.curvature
-        if self.starts is not None:
-            loading = loading + base / self.w.sum()
+        loading = self.x / self.curvature
         n = len(self.w)
         free = self.remainder > 0.0
         if (np.abs(self.x[~free]) > _NULL).any():
@@ -110,7 +115,10 @@ class ClusterRegression:
         return std_error, self._satterthwaite(adjusted) if variance == "CR2" else n - 1.0
 
     def relative(self, variance: str, alpha: float, quantiles: tuple[float, float] | None = None) -> Relative:
-        """Relative effect with the interval of the log ratio of the adjusted means (of the ratio, without a log).
+        """Relative effect with the interval of the log ratio of the values (of the ratio, where there is no log).
+
+        The log ratio's error is that of the same regression on ``y / T`` in treatment and ``y / C`` in control, which
+        takes effects in proportion to the level of a stratum or pair for what they are.
 
         ``quantiles``: how many standard errors the interval of the effect reaches down and up, where a resampling
         method found it; None: Student's t.
@@ -119,10 +127,13 @@ class ClusterRegression:
         if reason := relative_reason(control):
             return Relative(reason=reason)
         ratio = treatment / control
-        unit = 1.0 / treatment if treatment > 0.0 else 1.0 / control
-        # d log(T/C) = dT/T - dC/C, with T = level + (1 - share) effect and C = level - share effect.
-        slope, base = unit * (1.0 - self.share + ratio * self.share), unit * (1.0 - ratio)
-        std_error, df = self.error(variance, slope, base)
+        # d(T / C) = dT / C - T dC / C^2, and d log(T / C) = dT / T - dC / C.
+        units = (1.0 / treatment, 1.0 / control) if treatment > 0.0 else (1.0 / control, ratio / control)
+        scaled = replace(self, treatment=units[0] * self.treatment, control=units[1] * self.control)
+        std_error, df = scaled.error(variance)
+        # Rounding leaves a trace of the ratio's size; a spread below it is none.
+        if std_error <= 1e-13 * max(1.0, abs(ratio)):
+            return Relative(ratio - 1.0, reason=NO_SPREAD)
         if quantiles is None:
             if treatment > 0.0:
                 return relative_from_log(control, treatment, std_error, df, alpha)
@@ -174,7 +185,6 @@ def regression(clusters: Clusters, weights: str) -> ClusterRegression:
     total = float(den.sum())
     level = float(num.sum()) / total
     centred = num - level * den
-    share = float(den[chosen.arm == 1].sum()) / total
     counts = chosen.den if chosen.rows is None else chosen.rows
     n_rows = float(len(den)) if weights == "units" else float(counts.sum())
     if chosen.pairs is not None:
@@ -182,20 +192,23 @@ def regression(clusters: Clusters, weights: str) -> ClusterRegression:
         both = den[c] + den[t]
         if not (both > 0.0).all():
             raise EstimationError(f"pair {chosen.pairs[c[int(np.argmin(both))]]} has no positive denominator")
-        w, s = den[c] * den[t] / both, (den[c] * centred[t] - den[t] * centred[c]) / both
+        w = den[c] * den[t] / both
+        parts = (-den[t] * centred[c] / both, den[c] * centred[t] / both)
         if len(w) < 2 or not w.sum() > 0.0:
             raise EstimationError("fewer than two whole pairs are left; two are needed")
-        return ClusterRegression(data, np.empty(0, np.intp), w, np.ones(len(w)), s, None, level, share, n_rows, 2)
+        return ClusterRegression(data, np.empty(0, np.intp), w, np.ones(len(w)), *parts, None, level, n_rows, 2)
     codes = np.zeros(len(den), np.intp)
     if chosen.strata is not None:
         codes = np.unique(chosen.strata, return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
     w = den[order]
-    x = centred_arm(chosen.arm[order].astype(np.float64), w, starts)
+    arm = chosen.arm[order].astype(np.float64)
+    x = centred_arm(arm, w, starts)
     if not float(w @ x**2) > 1e-12 * total:
         raise EstimationError("no stratum holds both arms, so no comparison within strata is left")
-    return ClusterRegression(data, order, w, x, centred[order], starts, level, share, n_rows, len(starts) + 1)
+    parts = ((1.0 - arm) * centred[order], arm * centred[order])
+    return ClusterRegression(data, order, w, x, *parts, starts, level, n_rows, len(starts) + 1)
 
 
 def centre(s: Matrix, w: Vector, starts: Codes | None) -> Matrix:

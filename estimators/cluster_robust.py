@@ -55,7 +55,8 @@ def cluster_robust(
         seed: Of the bootstrap.
 
     Returns:
-        The estimate in the outcome's unit; values by arm are adjusted means, ``n_control`` and ``n_treatment``
+        The estimate in the outcome's unit; values by arm are means over strata or pairs with the
+        effect's weights, ``n_control`` and ``n_treatment``
         clusters. The relative effect's interval is that of the log ratio; under ``wild`` it reaches as many standard
         errors as the effect's does. ``diagnostics``: ``variance``, ``n_clusters``, ``empty_clusters``,
         ``broken_pairs`` and ``n_pairs``, or ``n_strata`` and ``single_arm_strata``; ``wild`` adds ``draws``, ``exact``

@@ -209,3 +209,19 @@ def test_design_effect_is_the_variance_of_a_row_mean() -> None:
     correlation = np.where(g[:, None] == g, icc, 0.0) + (1 - icc) * np.eye(len(g))
     assert design_effect(sizes, icc) == pytest.approx(correlation.sum() / len(g), rel=1e-12)
     assert design_effect([1, 1, 1], 0.3) == 1.0
+
+
+@pytest.mark.parametrize("pairs", [None, np.arange(12) // 2])
+def test_relative_effects_where_there_is_no_logarithm(pairs: np.ndarray | None) -> None:
+    num = np.array([3.0, 0, 4, 0, 5, 0, 6, 0, 2, 0, 4, 0])
+    c = Clusters(num, np.ones(12), np.arange(12) % 2, pairs=pairs)
+    gone = cluster_means(c)
+    assert gone.relative == pytest.approx(-1.0)
+    assert (gone.relative_ci_low, gone.relative_ci_high) == (None, None)
+    assert "zero throughout" in gone.relative_reason
+    below = cluster_means(replace(c, num=num - np.array([0, 1, 0, 2, 0, 3, 0, 1, 0, 2, 0, 1])))
+    assert below.relative_ci_low is not None
+    assert below.relative_ci_high is not None
+    assert below.relative_ci_low < -1.0 - 10 / 24 < below.relative_ci_high
+    negative = cluster_means(replace(c, num=-num))
+    assert (negative.relative, negative.relative_reason) == (None, "control's value is not positive")

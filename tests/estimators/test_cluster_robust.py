@@ -64,9 +64,14 @@ def test_cr2_and_cr3_are_those_of_the_regression_of_rows(design: dict[str, int],
     assert ours.estimate == pytest.approx(coefficients[1], rel=1e-9)
     assert ours.std_error == pytest.approx(std_error, rel=1e-9)
     assert ours.df == pytest.approx(df, rel=1e-9)
-    mean = rows.x.mean(axis=0)
-    for a, value in ((0, ours.control_value), (1, ours.treatment_value)):
-        assert value == pytest.approx(np.r_[1.0, a, mean[2:]] @ coefficients, rel=1e-9)
+    # Values by arm: strata's (pairs') row means with the weights that least squares gives their differences.
+    levels = np.zeros(len(rows.y)) if rows.x.shape[1] == 2 else rows.x[:, 2:] @ np.arange(1, rows.x.shape[1] - 1)
+    means = [[rows.y[(levels == k) & (rows.arm == a)].mean() for k in np.unique(levels)] for a in (0, 1)]
+    shares = [[(rows.arm[levels == k] == a).sum() for k in np.unique(levels)] for a in (0, 1)]
+    weight = np.prod(shares, axis=0) / np.sum(shares, axis=0)
+    assert (ours.control_value, ours.treatment_value) == pytest.approx(
+        np.average(means, axis=1, weights=weight), rel=1e-9
+    )
     cr3 = cluster_robust(rows.clusters, variance="CR3")
     assert cr3.std_error == pytest.approx(dense(rows, -1.0, c)[0], rel=1e-9)
     assert cr3.df == len(np.unique(rows.groups)) - 1
@@ -103,19 +108,30 @@ def test_public_data_grunfeld() -> None:
     assert ours.std_error == pytest.approx(theirs.bse[1], rel=1e-9)
 
 
-def test_the_log_ratio_has_its_own_error_and_degrees_of_freedom() -> None:
-    rows = Rows(5, strata=2)
-    ours = cluster_robust(rows.clusters)
-    c, t = ours.control_value, ours.treatment_value
-    mean = rows.x.mean(axis=0)
-    contrast = np.r_[1.0, 1.0, mean[2:]] / t - np.r_[1.0, 0.0, mean[2:]] / c
-    std_error, df = dense(rows, -0.5, contrast)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_log_ratio_has_the_error_of_the_regression_of_relative_outcomes(design: dict[str, int]) -> None:
     from scipy.stats import t as student
 
+    rows = Rows(5, level=9.0, **design)
+    ours = cluster_robust(rows.clusters)
+    c, t = ours.control_value, ours.treatment_value
+    rows.y = rows.y / np.where(rows.arm == 1, t, c)
+    std_error, df = dense(rows, -0.5, np.eye(rows.x.shape[1])[1])
     half = student.ppf(0.975, df) * std_error
     assert ours.relative == pytest.approx(t / c - 1.0, rel=1e-12)
     assert ours.relative_ci_low == pytest.approx(t / c * np.exp(-half) - 1.0, rel=1e-9)
     assert ours.relative_ci_high == pytest.approx(t / c * np.exp(half) - 1.0, rel=1e-9)
+
+
+def test_effects_in_proportion_are_seen_as_such() -> None:
+    rng = np.random.default_rng(0)
+    level = np.repeat(10.0 ** np.arange(-3, 5), 2)
+    c = Clusters(level * np.tile([1.0, 1.1], 8), np.ones(16), np.tile([0, 1], 8), pairs=np.repeat(np.arange(8), 2))
+    e = cluster_robust(replace(c, num=c.num * (1 + 1e-3 * rng.normal(size=16))))
+    assert e.relative_ci_low is not None
+    assert e.relative_ci_high is not None
+    assert 0.095 < e.relative_ci_low < e.relative_ci_high < 0.105
+    assert e.ci_low < 0.0
 
 
 def test_cluster_means_alike_have_welchs_error() -> None:
@@ -295,3 +311,19 @@ def test_false_positives_with_few_unequal_clusters(n: int) -> None:
             rejected[variance] += cluster_robust(clusters, variance=variance, draws=199).p_value <= 0.05
     # Three Monte Carlo errors of a share of 5 % in 300 are 3.8 points.
     assert all(0.0 < count / sims < 0.088 for count in rejected.values())
+
+
+@pytest.mark.parametrize("pairs", [None, np.arange(12) // 2])
+def test_relative_effects_where_there_is_no_logarithm(pairs: np.ndarray | None) -> None:
+    num = np.array([3.0, 0, 4, 0, 5, 0, 6, 0, 2, 0, 4, 0])
+    c = Clusters(num, np.ones(12), np.arange(12) % 2, pairs=pairs)
+    gone = cluster_robust(c)
+    assert gone.relative == pytest.approx(-1.0)
+    assert (gone.relative_ci_low, gone.relative_ci_high) == (None, None)
+    assert "zero throughout" in gone.relative_reason
+    below = cluster_robust(replace(c, num=num - np.array([0, 1, 0, 2, 0, 3, 0, 1, 0, 2, 0, 1])))
+    assert below.relative_ci_low is not None
+    assert below.relative_ci_high is not None
+    assert below.relative_ci_low < -1.0 - 10 / 24 < below.relative_ci_high
+    negative = cluster_robust(replace(c, num=-num))
+    assert (negative.relative, negative.relative_reason) == (None, "control's value is not positive")
