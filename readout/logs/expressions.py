@@ -101,7 +101,10 @@ class Expressions:
             expr = pl.sql_expr(text)
             roots = expr.meta.root_names()
         except Exception as error:
-            raise SpecError([source.problem(at, f"not SQL that can be read: {_short(error)}")]) from error
+            # SQL has words of its own, such as user, that are columns only in double quotes.
+            words = [name for name in self.schema if f"'{name.lower()}'" in str(error).lower()]
+            hint = f'write the column in double quotes: "{visible(words[0])}"' if words else ""
+            raise SpecError([source.problem(at, f"not SQL that can be read: {_short(error)}", hint)]) from error
         absent = [name for name in dict.fromkeys(roots) if name not in self.schema]
         if absent:
             raise LogError([self.missing(name, at) for name in absent])
