@@ -21,7 +21,11 @@ from readout.terms import Term
 
 
 class RowArms:
-    """Centred moments by arm: squares are of values minus a pilot mean, so that they do not cancel."""
+    """Centred moments by arm: squares are of values minus a pilot mean, so that they do not cancel.
+
+    A ratio's numerator is centred on the pilot ratio times its denominator, so that the residual's variance does not
+    come from the difference of two large ones.
+    """
 
     method = "difference_in_means"
 
@@ -38,7 +42,11 @@ class RowArms:
         sums: dict[str, pl.Expr] = {}
         maxima: dict[str, pl.Expr] = {}
         for term in plain:
-            x = term.num.cast(pl.Float64) - self._shift[num_sum(term)]
+            num = term.num.cast(pl.Float64)
+            if term.den is None:
+                x = num - self._shift[num_sum(term)]
+            else:
+                x = num - self._slope(term) * term.den.cast(pl.Float64)
             sums |= {f"{term.name}|n": term.count, f"{term.name}|x": x, f"{term.name}|xx": x * x}
             maxima[f"{term.name}|max"] = term.num.cast(pl.Float64)
             if term.den is not None:
@@ -71,11 +79,17 @@ class RowArms:
         n = int(row[f"{term.name}|n"]) if row else 0
         if row is None or n == 0:
             raise EstimationError("an arm has no value of it")
-        first = (n, self._shift[num_sum(term)], row[f"{term.name}|x"], row[f"{term.name}|xx"])
+        x, xx = row[f"{term.name}|x"], row[f"{term.name}|xx"]
         if term.den is None:
-            return Moments.from_sums(*first)
-        second = (self._shift[den_sum(term)], *(row[f"{term.name}|{part}"] for part in ("d", "dd", "xd")))
-        return Moments.from_sums(*first, *second)
+            return Moments.from_sums(n, self._shift[num_sum(term)], x, xx)
+        parts = (row[f"{term.name}|{part}"] for part in ("d", "dd", "xd"))
+        rest = Moments.from_sums(n, 0.0, x, xx, self._shift[den_sum(term)], *parts)
+        return _with_slope(rest, self._slope(term))
+
+    def _slope(self, term: Term) -> float:
+        """The pilot's ratio."""
+        den = self._shift[den_sum(term)]
+        return self._shift[num_sum(term)] / den if den else 0.0
 
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
         """Without the largest value of either arm, whichever moves a plain mean more."""
@@ -113,6 +127,20 @@ class RowArms:
     def _histogram(self, term: Term, arm: int) -> Histogram:
         frame = histograms.read(self._tables, term)
         return histograms.dense(frame, np.where(frame["group"].to_numpy() == arm, 0, -1), 1)
+
+
+def _with_slope(m: Moments, slope: float) -> Moments:
+    """Moments of ``num`` and ``den`` from those of ``num - slope * den`` and ``den``."""
+    left = m.mean_num / m.mean_den if m.mean_den > 0.0 else 0.0
+    return Moments(
+        n=m.n,
+        mean_num=m.mean_num + slope * m.mean_den,
+        mean_den=m.mean_den,
+        var_num=m.var_num + 2.0 * slope * m.cov + slope**2 * m.var_den,
+        var_den=m.var_den,
+        cov=m.cov + slope * m.var_den,
+        var_residual=max(0.0, m.var_num - 2.0 * left * m.cov + left**2 * m.var_den),
+    )
 
 
 def _without(m: Moments, value: float) -> Moments:
