@@ -125,7 +125,8 @@ def study(rows: int, units: int, runs: int) -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate(folder, rows, units)
+        # In a process of its own: a child's peak memory is at least its parent's at the fork.
+        subprocess.run([sys.executable, __file__, "--generate", name, str(rows), str(units)], check=True)
         taken: dict[str, list[tuple[float, float]]] = {label: [] for label in commands}
         for turn in range(runs + 1):
             for label, command in commands.items():
@@ -148,7 +149,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--units", type=int, nargs="*", default=[10_000, 1_000_000])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--generate", nargs=3, metavar=("FOLDER", "ROWS", "UNITS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.generate:
+        folder, n, m = given.generate
+        generate(Path(folder), int(n), int(m))
+        return
     for units in given.units:
         study(given.rows, units, given.runs)
 

@@ -163,7 +163,11 @@ def _reduce(spec: Spec, logs: Logs, metrics: list[Term]) -> tuple[Sample, Sequen
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
     ]
-    return sample, terms, run_pass(logs.frame, tables, max(logs.source.rows, 1), one_scan=not logs.source.local)
+    rows, one_scan = max(logs.source.rows, 1), not logs.source.local
+    reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)
+    if again := sample.again(reduced):
+        reduced |= run_pass(logs.frame, again, rows, one_scan=one_scan)
+    return sample, terms, reduced
 
 
 def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Readout:

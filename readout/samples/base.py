@@ -34,6 +34,10 @@ class Sample(Protocol):
         """The tables that these terms need."""
         ...
 
+    def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
+        """Tables that the first pass shows to need a second one."""
+        ...
+
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         """Take the reduced tables; returns rows left out here, by reason."""
         ...

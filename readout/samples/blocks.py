@@ -67,7 +67,6 @@ class Blocks:
         tables = []
         for term in terms:
             if term.quantile is not None:
-                tables.append(histograms.table(term, self._keys(), self.rows))
                 continue
             sums |= term_sums(term)
             if term.per_unit:
@@ -77,7 +76,11 @@ class Blocks:
         first = {"start": pl.col("@time").dt.epoch("us")}
         cells = Table("cells", self._keys(), self.rows, sums=sums, minima=first)
         washed = Table("washout", {}, KEPT & self.washed)
-        return [cells, *([washed] if self._has_washout else []), *tables]
+        quantiles = histograms.tables([t for t in terms if t.quantile is not None], self._keys(), self.rows)
+        return [cells, *([washed] if self._has_washout else []), *tables, *quantiles]
+
+    def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
+        return []
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables

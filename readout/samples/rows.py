@@ -53,8 +53,13 @@ class RowArms:
                 d = term.den.cast(pl.Float64) - self._shift[den_sum(term)]
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}
         arm = {"arm": pl.col("@arm_code")}
-        quantiles = [histograms.table(t, {"group": pl.col("@arm_code")}, KEPT) for t in terms if t.quantile is not None]
+        self._quantiles = [t for t in terms if t.quantile is not None]
+        quantiles = histograms.packed(self._quantiles, pl.col("@arm_code"), KEPT, self._logs)
         return [Table("arms", arm, where=KEPT, sums=sums, maxima=maxima), *quantiles]
+
+    def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
+        missed = histograms.missed(self._quantiles, reduced, lambda group: group)
+        return histograms.packed(missed, pl.col("@arm_code"), KEPT, self._logs, whole=True)
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables
