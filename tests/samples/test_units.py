@@ -172,3 +172,24 @@ def test_keys_of_any_type_give_the_same_numbers(gather) -> None:
     assert {round(r.estimate, 12) for r in results} == {round(results[0].estimate, 12)}
     assert {round(r.std_error, 12) for r in results} == {round(results[0].std_error, 12)}
     assert len({(r.n_control, r.n_treatment) for r in results}) == 1
+
+
+@pytest.mark.parametrize("drift", [False, True])
+@pytest.mark.parametrize("q", [0.5, 0.95])
+def test_a_long_log_gives_the_same_quantiles(gather, monkeypatch, q, drift) -> None:
+    """Of a long log only the buckets around the quantile are told apart; where slices of it mislead, all of them."""
+    from readout import reduce
+    from readout.samples import histograms
+
+    frame = log(units=1500)
+    if drift:  # the slices at the start, in the middle and at the end see other values than the rest
+        n = frame.height
+        row = pl.int_range(pl.len())
+        sliced = (row < 50) | (row >= n - 50) | row.is_between(n // 2 - 25, n // 2 + 24)
+        frame = frame.with_columns(ms=pl.when(sliced).then(pl.col("ms") * 1e4).otherwise("ms"))
+    metrics = {"m": {"column": "ms", "quantile": q}}
+    want = gather(frame, metrics, logs__columns__time=None).effect("m", 1)
+    monkeypatch.setattr(histograms, "LONG", 1)
+    monkeypatch.setattr(reduce, "PILOT_ROWS", 50)
+    evidence = gather(frame, metrics, logs__columns__time=None)
+    assert evidence.effect("m", 1) == want
