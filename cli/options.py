@@ -28,9 +28,11 @@ def parse_time(text: str) -> datetime:
     """An ISO 8601 date or time; without a zone it is UTC."""
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if moment.year < 1000:
+            raise ValueError("a year below 1000 is a slip of the keyboard here")
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text!r} is not a time; expected ISO 8601, such as 2026-10-19T00:00Z") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def parse_seed(text: str) -> int:

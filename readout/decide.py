@@ -73,9 +73,9 @@ class Facts:
         return [m for m in self.metrics if m.role == "guardrail"]
 
     def status(self, check: Check) -> str:
-        """The check's status for this arm, where it tells arms apart."""
-        by_arm: Mapping[str, str] = check.details.get("by_arm", {})
-        return by_arm.get(self.evidence.arms[self.arm], check.status)
+        """The check's status; where it tells arms apart, this arm's, which is skipped where it is not named."""
+        by_arm: Mapping[str, str] | None = check.details.get("by_arm")
+        return check.status if by_arm is None else by_arm.get(self.evidence.arms[self.arm], "skip")
 
 
 @cache

@@ -289,6 +289,24 @@ def test_one_arm_without_a_value_is_not_estimated(world):
     assert readout.metrics[1].estimate is not None
 
 
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(kind, what) for kind in ("user_rct", "request_rct", "switchback") for what in ({}, {"quantile": 0.9})]
+    + [("user_rct", {"per": "unit"})],
+)
+def test_a_metric_whose_rows_are_none_is_not_estimated(world, kind, what):
+    metric = {"column": "ms", "where": "tokens < 0", "role": "guardrail", "better": "lower", "margin": "5%", **what}
+    design = {"design": {"kind": kind, "control": "old", "treatment": "new", "shared_state": False}}
+    if kind == "switchback":
+        design["design"]["block"] = "2h"
+    readout = world.readout(
+        switching(world) if kind == "switchback" else world.log(), {**design, "metrics.none": metric}
+    )
+    none = readout.metrics[-1]
+    assert (none.estimate, none.verdict, none.guardrail) == (None, None, "inconclusive")
+    assert none.note.startswith("not estimated: ")
+
+
 @pytest.mark.parametrize("power", [15, 16])
 def test_huge_whole_numbers_keep_their_digits(world, power):
     frame = world.log().with_columns(ms=pl.col("tokens").cast(pl.Int64) * 10**power)
@@ -466,6 +484,14 @@ def test_a_memo_folder_that_holds_something_else_is_not_replaced(world):
     assert outcome.code == 2
     assert "is not replaced" in outcome.err
     assert [p.name for p in target.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("moment", ["0026-10-19", "9999-12-31T23:59-12:00", "now"])
+def test_a_time_that_cannot_be_is_no_fault(world, moment):
+    world.write(world.log(), {"logs.last": "7d"})
+    outcome = world.command("run", world.folder / "spec.yaml", "--out", world.out, "--as-of", moment)
+    assert outcome.code == 2
+    assert f"'{moment}' is not a time; expected ISO 8601" in outcome.err
 
 
 def test_as_of_ends_a_window_of_the_last_days(world):

@@ -211,6 +211,11 @@ def test_a_check_that_tells_arms_apart_condemns_only_its_arm(name):
     assert (decision.treatment, decision.action) == ("plus", "ship")
 
 
+def test_an_arm_that_a_check_does_not_name_is_not_condemned_by_the_other():
+    decision = decide(two_arms(), [failed("tail_dominance", "stronger_design", new="fail")])
+    assert decision.by_arm == {"new": "stronger_design", "plus": "ship"}
+
+
 def test_an_assignment_failure_condemns_every_arm():
     assert decide(two_arms(), [failed("srm", "pause")]).by_arm == {"new": "pause", "plus": "pause"}
 
