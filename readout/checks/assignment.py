@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import polars as pl
 
 from estimators.proportions import chi_square_srm
-from readout.checks.base import percent, share, threshold
+from readout.checks.base import percent, share, share_shift, threshold
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
 from readout.reduce import Table
@@ -14,8 +18,12 @@ from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.terms import Term
 
-# Where every share is this near to its expected value, a huge log's tiny imbalance only warns.
+# Where every share is this near to its expected value (relative to it), a huge log's tiny imbalance only warns.
 SMALL_DEVIATION = 0.001
+# Below this many expected in an arm the chi-square approximation is not to be trusted.
+FEWEST_EXPECTED = 5
+# A difference of eligible shares counts from this p-value down.
+ELIGIBLE_P = 0.001
 ELIGIBLE = "@eligible"
 
 
@@ -38,91 +46,89 @@ def tables(spec: Spec, logs: Logs) -> list[Table]:
 
 def terms(spec: Spec, logs: Logs) -> list[Term]:
     """Eligibility as an outcome: assignment must not move it."""
-    return [Term(ELIGIBLE, pl.col("@eligible").cast(pl.Int64))] if logs.has("eligible") else []
+    return [Term(ELIGIBLE, count(pl.col("@eligible")))] if logs.has("eligible") else []
 
 
 def srm(evidence: Evidence) -> Check:
-    """Sample ratio: independent assignments by arm against the configured split (Pearson's chi-square)."""
-    spec = evidence.spec
-    limit = threshold(spec, "srm", 0.001)
+    """Sample ratio: independent assignments by arm against the configured split.
+
+    Pearson's chi-square; where an arm is expected fewer than five times, exact binomial tails, Bonferroni over arms.
+    """
+    name, spec = "srm", evidence.spec
+    limit = threshold(spec, name, 0.001)
     if isinstance(spec.design, Switchback) and spec.design.assignment in ("balanced", "paired"):
-        return Check("srm", "assignment", "skip", "under a balanced schedule the shares are fixed, not drawn")
-    counts = evidence.sample.counts()
+        return Check(name, "assignment", "skip", "under a balanced schedule the shares are fixed, not drawn")
+    counts, unit = evidence.sample.counts(), evidence.sample.unit
     total = sum(counts)
     split = spec.design.split
     weights = [1.0 if split is None else split.get(arm, 0.0) for arm in evidence.arms]
     shares = [w / sum(weights) for w in weights]
-    said = ", ".join(
+    said = f"{unit}s: " + ", ".join(
         f"{arm} {n:,} ({percent(share(n, total))}, expected {percent(s)})"
         for arm, n, s in zip(evidence.arms, counts, shares, strict=True)
     )
-    if min(total * s for s in shares if s > 0) < 5:
-        return Check("srm", "assignment", "skip", f"too few {evidence.sample.unit}s for a chi-square test: {said}")
+    if sum(s > 0 for s in shares) < 2:
+        return Check(name, "assignment", "skip", f"the split gives one arm everything, so nothing was drawn; {said}")
+    statistic: float | None
     statistic, _, p = chi_square_srm(counts, shares)
-    far = max(abs(share(n, total) - s) for n, s in zip(counts, shares, strict=True))
+    if math.isinf(statistic):
+        statistic = None
+    elif min(total * s for s in shares if s > 0) < FEWEST_EXPECTED:
+        statistic, p = None, _exact_p(counts, shares)
+        extremes = [[total * (i == j) for j in range(len(shares))] for i, s in enumerate(shares) if s > 0]
+        if min(_exact_p(extreme, shares) for extreme in extremes) >= limit:
+            return Check(name, "assignment", "skip", f"too few {unit}s to see any mismatch; {said}")
+    numbers = (statistic, p, p, limit)
     if p >= limit:
-        return Check("srm", "assignment", "pass", f"{evidence.sample.unit}s: {said}", statistic, p, far, limit)
-    if far <= SMALL_DEVIATION:
-        return Check(
-            "srm",
-            "assignment",
-            "warn",
-            f"significant but within 0.1 %; {evidence.sample.unit}s: {said}",
-            statistic,
-            p,
-            far,
-            limit,
-        )
-    message = f"the arms are not split as configured; {evidence.sample.unit}s: {said}"
-    return Check("srm", "assignment", "fail", message, statistic, p, far, limit, "pause")
+        return Check(name, "assignment", "pass", said, *numbers)
+    if all(abs(share(n, total) - s) <= SMALL_DEVIATION * s for n, s in zip(counts, shares, strict=True)):
+        message = f"significant, but every share is within 0.1 % of its expected value; {said}"
+        return Check(name, "assignment", "warn", message, *numbers)
+    message = f"the arms are not split as configured (p = {p:.2g}); {said}"
+    return Check(name, "assignment", "fail", message, *numbers, "pause")
+
+
+def _exact_p(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """Smallest two-sided binomial p-value of an arm's count, times the number of arms."""
+    from scipy.special import bdtr, bdtrc
+
+    n, k, s = sum(counts), np.asarray(counts, dtype=float), np.asarray(shares, dtype=float)
+    above = np.where(k > 0, bdtrc(np.maximum(k - 1, 0), n, s), 1.0)
+    tails = np.minimum(bdtr(k, n, s), above)[s > 0]
+    return float(min(1.0, 2.0 * tails.min() * len(tails)))
 
 
 def eligibility(evidence: Evidence) -> Check:
     """Eligibility is fixed before assignment: its share must not differ by arm, and the ineligible are not treated."""
-    logs = evidence.logs
+    name, logs = "eligibility", evidence.logs
     if not logs.has("eligible"):
-        return Check("eligibility", "assignment", "skip", "no column for the role 'eligible'")
-    limit = threshold(evidence.spec, "eligibility", 0.01)
+        return Check(name, "assignment", "skip", "no column for the role 'eligible'")
+    limit = threshold(evidence.spec, name, 0.01)
     kept, ineligible = evidence.total("n"), evidence.total("not_eligible")
-    treated = evidence.total("treated_not_eligible") if logs.has("executed") else 0
-    if share(treated, ineligible) > limit:
-        message = f"{treated:,} of {ineligible:,} ineligible rows were treated ({percent(share(treated, ineligible))})"
-        return Check(
-            "eligibility",
-            "assignment",
-            "fail",
-            message,
-            value=share(treated, ineligible),
-            threshold=limit,
-            action="pause",
+    codes = range(len(evidence.arms))
+    treated = [evidence.total("treated_not_eligible", a) if logs.has("executed") else 0 for a in codes]
+    by_arm = [(share(treated[a], evidence.total("not_eligible", a)), a) for a in codes]
+    value, worst = max(by_arm)
+    if value > limit:
+        n = evidence.total("not_eligible", worst)
+        message = (
+            f"{treated[worst]:,} of {n:,} ineligible rows of {evidence.arms[worst]} were treated ({percent(value)})"
         )
-    moved = []
-    for arm in evidence.treatments:
-        effect = evidence.effect(ELIGIBLE, arm)
-        if effect is not None and effect.p_value < 0.001 and abs(effect.estimate) > limit:
-            moved.append((effect, evidence.arms[arm]))
+        return Check(name, "assignment", "fail", message, None, None, value, limit, "pause")
+    shifts = [(shift, evidence.arms[a]) for a in evidence.treatments if (shift := share_shift(evidence, ELIGIBLE, a))]
+    moved = [(s, arm) for s, arm in shifts if s.p_value * len(shifts) < ELIGIBLE_P and abs(s.estimate) > limit]
     if moved:
-        effect, name = moved[0]
-        message = f"the eligible share under {name} differs by {percent(effect.estimate)}: it depends on the arm"
-        return Check(
-            "eligibility",
-            "assignment",
-            "fail",
-            message,
-            effect.statistic,
-            effect.p_value,
-            abs(effect.estimate),
-            limit,
-            "pause",
-        )
+        shift, _ = max(moved, key=lambda found: abs(found[0].estimate))
+        said = "; ".join(f"the eligible share under {arm} differs by {percent(s.estimate)}" for s, arm in moved)
+        numbers = (shift.statistic, shift.p_value, abs(shift.estimate), limit)
+        return Check(name, "assignment", "fail", f"{said}: it depends on the arm", *numbers, "pause")
     if ineligible == 0:
-        return Check("eligibility", "assignment", "pass", f"all {kept:,} assigned rows are eligible")
-    return Check(
-        "eligibility",
-        "assignment",
-        "pass",
-        f"{percent(share(kept - ineligible, kept))} of rows are eligible; {treated:,} ineligible rows were treated",
-    )
+        return Check(name, "assignment", "pass", f"all {kept:,} assigned rows are eligible", value=0.0, threshold=limit)
+    message = f"{percent(share(kept - ineligible, kept))} of rows are eligible"
+    if logs.has("executed"):
+        message += f"; {sum(treated):,} ineligible rows were treated"
+    largest = max((abs(s.estimate) for s, _ in shifts), default=None)
+    return Check(name, "assignment", "pass", message, value=largest, threshold=limit)
 
 
 def exposure_time(evidence: Evidence) -> Check:

@@ -11,13 +11,13 @@ import polars as pl
 from estimators import difference_in_means
 from estimators.inference import EstimationError
 from estimators.moments import Moments
-from readout.checks.base import threshold
+from readout.checks.base import separation_p, share_shift, threshold
 from readout.evidence import Evidence
 from readout.logs import Logs
 from readout.logs.frame import label
 from readout.reduce import Table, pilot
 from readout.results import Check
-from readout.samples import Sample
+from readout.samples import Sample, Units
 from readout.spec.model import Spec
 from readout.terms import Term, eligible_only
 
@@ -25,11 +25,16 @@ FEATURE = "@feature "
 LEVELS = "levels "
 # A feature with more values than this is an identifier, not a group; its balance is not tested.
 MOST_LEVELS = 50
+# A p-value that is worth a word, not yet a pause.
+SUSPICIOUS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One feature against control: standardized difference and p-value."""
+    """One feature against control: standardized difference and p-value.
+
+    ``before`` as in the contract's ``balance`` table: before any adjustment.
+    """
 
     covariate: str
     arm: str
@@ -75,58 +80,80 @@ def covariate_balance(evidence: Evidence) -> Check:
         return Check(
             "covariate_balance", "balance", "skip", "no pre-decision features are declared (logs.columns.features)"
         )
-    tested = [
-        Difference(name, evidence.arms[arm], *found)
-        for arm in evidence.treatments
-        for name in features
-        if (found := _difference(evidence, name, arm)) is not None
-    ]
+    found = {(name, arm): _difference(evidence, name, arm) for arm in evidence.treatments for name in features}
+    tested = [Difference(name, evidence.arms[arm], *one) for (name, arm), one in found.items() if one is not None]
+    left = [name for name in features if all(found[name, arm] is None for arm in evidence.treatments)]
+    untested = f"; not compared (no values, one value, a list or a time, or over {MOST_LEVELS} levels): " + ", ".join(
+        left
+    )
+    untested = untested if left else ""
     if not tested:
-        return Check(
-            "covariate_balance",
-            "balance",
-            "skip",
-            "no declared feature could be compared (all null, or too many levels)",
-        )
-    worst = min(tested, key=lambda d: d.p_value)
+        return Check("covariate_balance", "balance", "skip", "no declared feature could be compared" + untested)
+    worst = min(tested, key=lambda d: (d.p_value, -abs(d.before)))
     largest = max(tested, key=lambda d: abs(d.before))
     p = min(1.0, len(tested) * worst.p_value)
-    numbers = (None, p, abs(largest.before), limit)
+    numbers = (None, p, p, limit)
     rows = [
         {"covariate": d.covariate, "arm": d.arm, "before": d.before, "after": None, "p_value": d.p_value}
         for d in tested
     ]
     details = {"balance": rows}
-    after = f"(p = {p:.2g} after {len(tested)} comparisons)"
+    said = f"{worst.covariate} differs between control and {worst.arm}"
+    after = f"(standardized difference {worst.before:+.3f}, p = {p:.2g} after {len(tested)} comparisons){untested}"
     if p < limit:
-        message = f"{worst.covariate} differs between the arms beyond chance {after}"
+        message = f"{said} beyond chance {after}"
         return Check("covariate_balance", "balance", "fail", message, *numbers, "pause", details)
-    if p < 0.05:
-        message = f"{worst.covariate} differs between the arms {after}"
-        return Check("covariate_balance", "balance", "warn", message, *numbers, None, details)
+    if p < SUSPICIOUS:
+        return Check("covariate_balance", "balance", "warn", f"{said} {after}", *numbers, None, details)
     message = (
         f"{len(tested)} comparisons; largest standardized difference {abs(largest.before):.3f} ({largest.covariate})"
     )
-    return Check("covariate_balance", "balance", "pass", message, *numbers, None, details)
+    return Check("covariate_balance", "balance", "pass", message + untested, *numbers, None, details)
 
 
 def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] | None:
     """Standardized difference and p-value of one feature."""
     if FEATURE + name in evidence.terms:
+        if isinstance(evidence.sample, Units):
+            return _of_unit_means(evidence.sample, evidence.terms[FEATURE + name], arm)
+        shift = share_shift(evidence, FEATURE + name, arm)
+        if shift is None:
+            return None
         effect = evidence.effect(FEATURE + name, arm)
         if effect is None:
-            return None
+            return shift.estimate, shift.p_value
         return effect.statistic * math.sqrt(1 / effect.n_control + 1 / effect.n_treatment), effect.p_value
     if LEVELS + name not in evidence.tables:
         return None
     frame = evidence.tables[LEVELS + name]
     control, control_total = evidence.sample.level_shares(frame, 0)
     treated, treated_total = evidence.sample.level_shares(frame, arm)
-    if len(control) < 2 or not control_total.sum() or not treated_total.sum():
-        return (0.0, 1.0) if len(control) else None
+    if not control_total.sum() or not treated_total.sum() or np.hstack([control, treated]).any(axis=1).sum() < 2:
+        return None
     if control.shape[1] == 1 and treated.shape[1] == 1:
         return _chi_square(control[:, 0], treated[:, 0])
-    return _by_level(control, control_total, treated, treated_total)
+    counts = evidence.sample.counts()
+    return _by_level(control, control_total, treated, treated_total, separation_p(counts[0], counts[arm]))
+
+
+def _of_unit_means(units: Units, term: Term, arm: int) -> tuple[float, float] | None:
+    """Every unit's own mean counts once: how many rows a unit sends is an outcome, and may differ by arm."""
+    try:
+        sums = [units._arrays(term, code) for code in (0, arm)]
+    except EstimationError:
+        return None
+    control, treated = (num / den for num, den in sums)
+    if min(len(control), len(treated)) < 2:
+        return None
+    spread = math.sqrt((control.var(ddof=1) + treated.var(ddof=1)) / 2)
+    difference = float(treated.mean() - control.mean())
+    try:
+        p = difference_in_means(Moments.from_arrays(control), Moments.from_arrays(treated)).p_value
+    except EstimationError:
+        # One value in each arm: alike, or told apart entirely.
+        same = abs(difference) <= 1e-12 * max(abs(control[0]), abs(treated[0]))
+        return None if same else (math.copysign(1.0, difference), separation_p(len(control), len(treated)))
+    return difference / spread, p
 
 
 def _chi_square(control: np.ndarray, treated: np.ndarray) -> tuple[float, float]:
@@ -141,20 +168,32 @@ def _chi_square(control: np.ndarray, treated: np.ndarray) -> tuple[float, float]
 
 
 def _by_level(
-    control: np.ndarray, control_total: np.ndarray, treated: np.ndarray, treated_total: np.ndarray
+    control: np.ndarray,
+    control_total: np.ndarray,
+    treated: np.ndarray,
+    treated_total: np.ndarray,
+    separated: float,
 ) -> tuple[float, float] | None:
-    """The level whose share differs most, Bonferroni over levels; shares vary by independent group."""
+    """The level whose share differs most, Bonferroni over levels; shares vary by independent group.
+
+    ``separated`` is the p-value of a level that holds all of one arm's rows and none of the other's.
+    """
     best: tuple[float, float] | None = None
     for mine, theirs in zip(control, treated, strict=True):
-        try:
-            effect = difference_in_means(
-                Moments.from_arrays(mine, control_total), Moments.from_arrays(theirs, treated_total)
-            )
-        except EstimationError:
+        share, other = mine.sum() / control_total.sum(), theirs.sum() / treated_total.sum()
+        if share == other and share in (0.0, 1.0):
             continue
         pooled = (mine.sum() + theirs.sum()) / (control_total.sum() + treated_total.sum())
-        size = effect.estimate / math.sqrt(pooled * (1 - pooled)) if 0 < pooled < 1 else 0.0
-        p = min(1.0, effect.p_value * len(control))
+        try:
+            p = difference_in_means(
+                Moments.from_arrays(mine, control_total), Moments.from_arrays(theirs, treated_total)
+            ).p_value
+        except EstimationError:
+            if {share, other} != {0.0, 1.0}:
+                continue
+            p = separated
+        size = float((other - share) / math.sqrt(pooled * (1 - pooled)))
+        p = min(1.0, p * len(control))
         if best is None or p < best[1]:
             best = (size, p)
     return best

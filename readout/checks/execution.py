@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from readout.checks.base import percent, share, threshold
+from readout.checks.base import percent, share, share_shift, threshold
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.results import Check, Status
+from readout.results import Action, Check, Status
 from readout.spec.model import Spec
 from readout.terms import Term, eligible_only
 
@@ -24,9 +24,12 @@ def tables(spec: Spec, logs: Logs) -> list[Table]:
     found = []
     if logs.has("intended") and logs.has("executed"):
         differ = pl.col("@intended") != pl.col("@executed")
+        if logs.has("eligible"):  # who may not be treated cannot fail to be
+            differ = pl.when(pl.col("@eligible").fill_null(False)).then(differ)
         found.append(rows_table({"both actions": count(differ.is_not_null()), "diverged": count(differ)}))
     if _mixes_workflows(spec, logs):
-        where = pl.col("@drop").is_null() & pl.col("@workflow").is_not_null()
+        met = eligible_only(spec, logs)(pl.lit(True)).fill_null(False)
+        where = pl.col("@drop").is_null() & pl.col("@workflow").is_not_null() & met
         arm = pl.col("@arm_code")
         keys = {"workflow": pl.col("@workflow").hash(0)}
         found.append(Table("workflows", keys, where, minima={"least": arm}, maxima={"most": arm}))
@@ -50,18 +53,31 @@ def execution_divergence(evidence: Evidence) -> Check:
     """Share of treated rows whose executed action differs from the intended one."""
     if "diverged" not in evidence.tables["rows"].columns:
         return Check("execution_divergence", "execution", "skip", "needs the roles 'intended' and 'executed'")
-    known = sum(evidence.total("both actions", arm) for arm in evidence.treatments)
-    diverged = sum(evidence.total("diverged", arm) for arm in evidence.treatments)
-    if known == 0:
-        return Check("execution_divergence", "execution", "skip", "no treated row has both actions")
-    value = share(diverged, known)
     limit = threshold(evidence.spec, "execution_divergence", FAIL_DIVERGENCE)
-    message = f"{diverged:,} of {known:,} treated rows were executed otherwise than intended ({percent(value)})"
-    if value > limit:
+    values: dict[str, float] = {}
+    said = []
+    for arm in evidence.treatments:
+        known, diverged = evidence.total("both actions", arm), evidence.total("diverged", arm)
+        if known:
+            label = evidence.arms[arm]
+            values[label] = share(diverged, known)
+            of = f" of {label}" if len(evidence.treatments) > 1 else ""
+            text = f"{diverged:,} of {known:,} treated rows{of} were executed otherwise than intended"
+            said.append(f"{text} ({percent(values[label])})")
+    if not values:
+        return Check("execution_divergence", "execution", "skip", "no treated row has both actions")
+    by_arm = {label: _divergence_status(value, limit) for label, value in values.items()}
+    value, message = max(values.values()), "; ".join(said)
+    status = _divergence_status(value, limit)
+    action: Action | None = "ramp" if status == "fail" else None
+    if status == "fail":
         message += "; the effects are of the intention to treat"
-        return Check("execution_divergence", "execution", "fail", message, value=value, threshold=limit, action="ramp")
-    status: Status = "warn" if value > min(WARN_DIVERGENCE, limit) else "pass"
-    return Check("execution_divergence", "execution", status, message, value=value, threshold=limit)
+    details = {"by_arm": by_arm}
+    return Check("execution_divergence", "execution", status, message, None, None, value, limit, action, details)
+
+
+def _divergence_status(value: float, limit: float) -> Status:
+    return "fail" if value > limit else "warn" if value > min(WARN_DIVERGENCE, limit) else "pass"
 
 
 def fallback(evidence: Evidence) -> Check:
@@ -88,6 +104,8 @@ def mixed_experience(evidence: Evidence) -> Check:
             "mixed_experience", "execution", "skip", "needs the role 'workflow'; a unit keeps one arm elsewhere"
         )
     frame = evidence.tables["workflows"]
+    if frame.is_empty():
+        return Check("mixed_experience", "execution", "skip", "no kept row names its workflow")
     mixed = int((frame["least"] != frame["most"]).sum())
     value = share(mixed, len(frame))
     limit = threshold(evidence.spec, "mixed_experience", 0.05)
@@ -102,27 +120,25 @@ def _mixes_workflows(spec: Spec, logs: Logs) -> bool:
 
 
 def _difference(evidence: Evidence, name: str, wanted: dict[str, str]) -> Check:
-    """Warns where an arm's share differs from control's significantly and by a point or more."""
+    """Warns where an arm's share differs from control's significantly (Bonferroni) and by a point or more."""
     limit = threshold(evidence.spec, name, ONE_POINT)
     present = {word: term for word, term in wanted.items() if term in evidence.terms}
     if not present:
         return Check(name, "execution", "skip", "no such column is mapped")
-    said, worst, status = [], None, "pass"
+    tests = len(present) * len(evidence.treatments)
+    said, found = [], []
     for word, term in present.items():
         for arm in evidence.treatments:
-            effect = evidence.effect(term, arm)
-            if effect is None:
+            shift = share_shift(evidence, term, arm)
+            if shift is None:
                 said.append(f"{word}: {evidence.why_not(term, arm)}")
                 continue
             shares = [share(*evidence.sample.arm_total(evidence.terms[term], code)) for code in (arm, 0)]
             said.append(f"{word}: {percent(shares[0])} under {evidence.arms[arm]}, {percent(shares[1])} under control")
-            if worst is None or abs(effect.estimate) > abs(worst.estimate):
-                worst = effect
-            if effect.p_value < evidence.spec.decision.alpha and abs(effect.estimate) >= limit:
-                status = "warn"
-    if worst is None:
+            p = min(1.0, tests * shift.p_value)
+            warns = p < evidence.spec.decision.alpha and abs(shift.estimate) >= limit
+            found.append((warns, abs(shift.estimate), shift.statistic, p))
+    if not found:
         return Check(name, "execution", "skip", "; ".join(said))
-    message = "; ".join(said)
-    if status == "warn":
-        return Check(name, "execution", "warn", message, worst.statistic, worst.p_value, abs(worst.estimate), limit)
-    return Check(name, "execution", "pass", message, worst.statistic, worst.p_value, abs(worst.estimate), limit)
+    warns, size, statistic, p = max(found, key=lambda one: one[:2])
+    return Check(name, "execution", "warn" if warns else "pass", "; ".join(said), statistic, p, size, limit)

@@ -2,61 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from estimators.inference import EstimationError
 from readout.checks.base import percent, threshold
 from readout.evidence import Evidence
-from readout.results import Check
-from readout.verdicts import verdict_of
+from readout.results import Check, Status
+from readout.spec.metrics import Metric
+from readout.verdicts import guardrail_of, verdict_of
 
 HALF = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class _Without:
+    """An effect after its most influential unit is left out: how far it moved, in standard errors, and what it says."""
+
+    arm: str
+    moved: float
+    before: tuple[str | None, str | None]
+    after: tuple[str | None, str | None]
+
+    @property
+    def changed(self) -> str:
+        """The verdict that changed, or the guardrail's state; empty where neither did."""
+        pairs = [f"{b} becomes {a}" for b, a in zip(self.before, self.after, strict=True) if b != a]
+        return pairs[0] if pairs else ""
+
+
 def tail_dominance(evidence: Evidence) -> Check:
     """Leaving out one unit must not change a verdict; the top 1 % of units should not hold half of a sum."""
-    limit = threshold(evidence.spec, "tail_dominance", 1.0)
-    alpha = evidence.spec.decision.alpha
-    failures, warnings, seen = [], [], 0
+    name = "tail_dominance"
+    limit = threshold(evidence.spec, name, 1.0)
+    failures, warnings, seen = [], [], []
     for metric in evidence.spec.metrics.values():
         if metric.role not in ("primary", "guardrail") or metric.quantile is not None:
             continue
-        term = evidence.terms[metric.name]
         for arm in evidence.treatments:
-            whole = evidence.effect(metric.name, arm)
-            if whole is None:
+            one = _without_one(evidence, metric, arm)
+            if one is None:
                 continue
-            try:
-                without = evidence.sample.without_most_influential(term, arm, alpha)
-            except EstimationError:
-                continue
-            if without is None:
-                continue
-            seen += 1
-            moved = abs(without.estimate - whole.estimate) / whole.std_error
-            before, after = verdict_of(metric, whole), verdict_of(metric, without)
-            if before != after and moved > limit:
-                failures.append(
-                    f"{metric.name}: {before} becomes {after} without one {evidence.sample.unit} ({moved:.1f} errors)"
-                )
-        top = evidence.sample.top_share(term)
+            seen.append(one)
+            if one.changed and one.moved > limit:
+                said = f"{metric.name}: {one.changed} without one {evidence.sample.unit}"
+                failures.append((one, f"{said} ({one.moved:.1f} standard errors)"))
+        try:
+            top = evidence.sample.top_share(evidence.terms[metric.name])
+        except EstimationError:
+            top = None
         if top is not None and top > HALF:
             warnings.append(f"1 % of units hold {percent(top)} of {metric.name}")
+    moved = max((one.moved for one in seen), default=None)
+    by_arm: dict[str, Status] = dict.fromkeys(evidence.arms[1:], "warn" if warnings else "pass")
+    by_arm |= {one.arm: "fail" for one, _ in failures}
+    details = {"by_arm": by_arm}
     if failures:
-        return Check(
-            "tail_dominance", "identification", "fail", "; ".join(failures), threshold=limit, action="stronger_design"
-        )
+        moved = max(one.moved for one, _ in failures)
+        message = "; ".join(text for _, text in failures)
+        numbers = (None, None, moved, limit)
+        return Check(name, "identification", "fail", message, *numbers, "stronger_design", details)
     if warnings:
-        return Check("tail_dominance", "identification", "warn", "; ".join(warnings), threshold=limit)
+        return Check(name, "identification", "warn", "; ".join(warnings), value=moved, threshold=limit)
     if not seen:
-        return Check(
-            "tail_dominance",
-            "identification",
-            "skip",
-            "no mean or ratio among primaries and guardrails could be computed without a unit",
-        )
-    return Check(
-        "tail_dominance",
-        "identification",
-        "pass",
-        f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict",
-        threshold=limit,
-    )
+        message = "no mean or ratio among primaries and guardrails could be computed without a unit"
+        return Check(name, "identification", "skip", message, threshold=limit)
+    message = f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict"
+    return Check(name, "identification", "pass", message, value=moved, threshold=limit)
+
+
+def _without_one(evidence: Evidence, metric: Metric, arm: int) -> _Without | None:
+    whole = evidence.effect(metric.name, arm)
+    if whole is None:
+        return None
+    try:
+        term = evidence.terms[metric.name]
+        rest = evidence.sample.without_most_influential(term, arm, evidence.spec.decision.alpha)
+    except EstimationError:
+        return None
+    if rest is None:
+        return None
+    before, after = ((verdict_of(metric, e), guardrail_of(metric, e)) for e in (whole, rest))
+    return _Without(evidence.arms[arm], abs(rest.estimate - whole.estimate) / whole.std_error, before, after)

@@ -7,9 +7,11 @@ import polars as pl
 from readout.checks.base import listing, percent, share
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
+from readout.logs.frame import NO_TIME, OUTSIDE, REASONS
 from readout.reduce import Table
 from readout.results import Check
 from readout.spec.model import Spec
+from readout.terms import eligible_only
 
 # Kinds of live state that a policy on shared capacity acts on, and how their columns tend to be named.
 STATE_KINDS = {
@@ -20,6 +22,10 @@ STATE_KINDS = {
 NEEDED_ON_SHARED = ("intended", "executed", "state")
 # Enough rows that no failure among them is news.
 ENOUGH_ROWS = 1000
+# A role that is null on a larger share of rows than this is worth a word.
+MOSTLY_LOGGED = 0.95
+SUCCEEDED = ("completed", "complete", "finished", "success", "succeeded")
+FAILED = ("error", "errored", "failed", "failure", "timed_out")
 
 
 def tables(spec: Spec, logs: Logs) -> list[Table]:
@@ -29,7 +35,7 @@ def tables(spec: Spec, logs: Logs) -> list[Table]:
     }
     for name in logs.columns.get("state", ()):
         present[f"has state {name}"] = count(pl.col(name).is_not_null())
-    sums = {**present, **_failed(logs)}
+    sums = {**present, **_failed(spec, logs)}
     if logs.has("intended") and logs.has("executed"):
         moved = pl.col("@intended") != pl.col("@executed")
         sums["unexplained"] = count(moved & ~pl.col("@fallback")) if logs.has("fallback") else count(moved)
@@ -56,6 +62,9 @@ def required_fields(evidence: Evidence) -> Check:
         failures.append(f"no values for {listing(absent)}, which a policy on shared state needs")
     elif absent:
         warnings.append(f"no values for {listing(absent)}")
+    for what, n in _logged(evidence).items():
+        if 0 < n < MOSTLY_LOGGED * kept:
+            warnings.append(f"{what} is logged on {percent(share(n, kept))} of rows only")
     if failures:
         return Check("required_fields", "logging", "fail", "; ".join(failures), action="instrument")
     if warnings:
@@ -98,21 +107,16 @@ def completed_only(evidence: Evidence) -> Check:
         return Check(
             "completed_only", "logging", "fail", "; ".join(named), value=len(named), threshold=0, action="instrument"
         )
-    if not _failure_tests(logs):
-        return Check(
-            "completed_only", "logging", "skip", "no column tells failures: map timeout, or name completed under after"
-        )
-    read, kept = evidence.total("failed", kept=False), evidence.total("failed")
-    n = evidence.total("n")
-    if kept == 0 and read > 0:
-        message = (
-            f"none of {n:,} kept rows failed although the log holds {read:,} failed rows: the filters left them out"
-        )
+    if not _failure_tests(spec, logs):
+        message = "no column tells failures: map timeout, or name completed under after"
+        return Check("completed_only", "logging", "skip", message)
+    kept, n = evidence.total("failed"), evidence.total("may fail")
+    filtered = evidence.total("failed and left out", kept=False)
+    if kept == 0 and filtered > 0:
+        message = f"none of {n:,} rows that count failed, although {filtered:,} failed rows were filtered out"
         return Check("completed_only", "logging", "fail", message, value=0.0, action="instrument")
     if kept == 0 and n >= ENOUGH_ROWS:
-        message = (
-            f"not one of {n:,} rows shows a timeout or an unfinished request: make sure that failed requests are logged"
-        )
+        message = f"not one of {n:,} rows shows a failed request: make sure that failed requests are logged"
         return Check("completed_only", "logging", "warn", message, value=0.0)
     if kept == 0:
         return Check("completed_only", "logging", "skip", f"no failure among {n:,} rows, too few to tell")
@@ -133,33 +137,55 @@ def _has_values(evidence: Evidence, role: str) -> bool:
     return any(evidence.total(f"has state {name}") > 0 for name in evidence.logs.columns["state"])
 
 
+def _logged(evidence: Evidence) -> dict[str, int]:
+    """Kept rows with a value, by role or state column."""
+    logs = evidence.logs
+    found = {role: evidence.total(f"has {role}") for role in ("intended", "executed") if logs.has(role)}
+    return found | {repr(name): evidence.total(f"has state {name}") for name in logs.columns.get("state", ())}
+
+
 def _decided_after(spec: Spec, logs: Logs) -> dict[str, str]:
     """Columns that stand after the action, with what they are."""
     after = dict.fromkeys(logs.columns.get("after", ()), "declared under logs.columns.after")
-    for role in ("fallback", "timeout", "retries"):
+    for role in ("executed", "fallback", "timeout", "retries"):
         if logs.has(role):
             after[str(logs.columns[role])] = f"the {role} role, known only after the action"
+    state = logs.columns.get("state", ())
+    before = (*state, *logs.columns.get("features", ()), *spec.design.policy_inputs)
     for metric in spec.metrics.values():
-        for name in (metric.column, metric.numerator, metric.denominator):
-            if name is not None and name not in logs.columns.get("state", ()):
+        # State may be an outcome too; what stands below a ratio's line may be a fact from before.
+        for name, exempt in ((metric.column, state), (metric.numerator, state), (metric.denominator, before)):
+            if name is not None and name not in exempt:
                 after.setdefault(name, f"measured by the metric {metric.name!r}")
     return after
 
 
-def _failure_tests(logs: Logs) -> list[pl.Expr]:
+def _failure_tests(spec: Spec, logs: Logs) -> list[pl.Expr]:
+    """Row expressions that are true where a request failed."""
+    measured = (name for m in spec.metrics.values() for name in (m.column, m.numerator, m.denominator))
+    names = dict.fromkeys([*logs.columns.get("after", ()), *(name for name in measured if name is not None)])
     tests = [pl.col("@timeout")] if logs.has("timeout") else []
-    for name in logs.columns.get("after", ()):
-        if logs.dtype(name) == pl.Boolean and name.lower() in (
-            "completed",
-            "complete",
-            "finished",
-            "success",
-            "succeeded",
-        ):
-            tests.append(~pl.col(name))
+    for name in names:
+        if name not in logs.source.schema or name.lower() not in SUCCEEDED + FAILED:
+            continue
+        dtype = logs.dtype(name)
+        if dtype == pl.Boolean or dtype.is_numeric():
+            true = pl.col(name) if dtype == pl.Boolean else pl.col(name) != 0
+            tests.append(true if name.lower() in FAILED else ~true)
     return tests
 
 
-def _failed(logs: Logs) -> dict[str, pl.Expr]:
-    tests = [test.fill_null(False) for test in _failure_tests(logs)]
-    return {"failed": count(pl.any_horizontal(tests))} if tests else {}
+def _failed(spec: Spec, logs: Logs) -> dict[str, pl.Expr]:
+    """Failures among the rows that count, and among those of the window that were left out."""
+    tests = [test.fill_null(False) for test in _failure_tests(spec, logs)]
+    if not tests:
+        return {}
+    failed, counts = pl.any_horizontal(tests), eligible_only(spec, logs)
+    outside = [REASONS.index(OUTSIDE), REASONS.index(NO_TIME)]
+    inside = ~pl.col("@drop").is_in(outside).fill_null(False)
+    by_filter = inside & (pl.col("@drop").is_not_null() | counts(pl.lit(True)).is_null())
+    return {
+        "failed": count(counts(failed)),
+        "may fail": count(counts(failed).is_not_null()),
+        "failed and left out": count(failed & by_filter),
+    }

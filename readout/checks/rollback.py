@@ -6,28 +6,35 @@ import math
 
 import polars as pl
 
+from readout.errors import SpecError
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import Check
 from readout.spec.model import Spec, Trigger
-from readout.terms import Term
+from readout.terms import Term, eligible_only
 
 
 def tables(spec: Spec, logs: Logs, terms: list[Term]) -> list[Table]:
-    """For each trigger: numerator, denominator and rows by arm."""
+    """For each trigger: numerator, denominator and rows by arm.
+
+    Raises:
+        SpecError: A condition on a metric that is no mean of rows.
+    """
     by_name = {t.name: t for t in terms}
     sums: dict[str, pl.Expr] = {}
+    mask = eligible_only(spec, logs)
     for i, trigger in enumerate(spec.rollback):
         if trigger.no_movement:
             continue
         where = _where(i, trigger, logs)
         if trigger.expr is not None:
-            value = logs.expressions.sql_number(trigger.expr, ("rollback", i, "expr"))
+            value = mask(logs.expressions.sql_number(trigger.expr, ("rollback", i, "expr")))
             num, den = pl.when(where).then(value), count(where & value.is_not_null())
         else:
             term = by_name[str(trigger.metric)]
             if term.quantile is not None or term.per_unit:
+                _refuse_where(spec, i, trigger)
                 continue
             num, den = pl.when(where).then(term.num), pl.when(where).then(term.weight)
         sums |= {f"trigger {i}|num": num, f"trigger {i}|den": den, f"trigger {i}|n": count(num.is_not_null() & where)}
@@ -88,7 +95,8 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
         effect = evidence.effect(str(trigger.metric), arm)
         if effect is None:
             return "unseen", f"{name}: {evidence.why_not(str(trigger.metric), arm)}", None
-        n, treated, control = evidence.total("n", arm), effect.treatment_value, effect.control_value
+        n = evidence.total("n", arm) - evidence.total(f"{trigger.metric}|null", arm)
+        treated, control = effect.treatment_value, effect.control_value
     if n < trigger.min_rows:
         return "unseen", f"{name}: only {n:,} rows under {label}, {trigger.min_rows:,} are needed", None
     if treated is None:
@@ -108,6 +116,13 @@ def _where(i: int, trigger: Trigger, logs: Logs) -> pl.Expr:
     if trigger.where is None:
         return pl.col("@drop").is_null()
     return logs.expressions.condition(trigger.where, ("rollback", i, "where"))
+
+
+def _refuse_where(spec: Spec, i: int, trigger: Trigger) -> None:
+    if trigger.where is not None:
+        message = f"does not combine with {trigger.metric!r}, which is a quantile or a sum within units"
+        hint = "give the condition to a metric of its own (metrics.NAME.where)"
+        raise SpecError([spec.source.problem(("rollback", i, "where"), message, hint, on_key=True)])
 
 
 def _name(trigger: Trigger) -> str:
