@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from estimators.estimate import Estimate
+from estimators.inference import EstimationError
 from readout.errors import SpecError
 from readout.evidence import Evidence
 from readout.logs import Logs
@@ -66,19 +67,20 @@ def economic_bar(evidence: Evidence) -> Check:
     by_arm: dict[str, Status] = {}
     worst: Estimate | None = None
     for arm in evidence.treatments:
-        effect = evidence.effect(NET, arm)
+        label, effect = evidence.arms[arm], evidence.effect(NET, arm)
         if effect is None:
-            return Check("economic_bar", "economics", "skip", f"net value: {evidence.why_not(NET, arm)}")
+            said.append(f"{label}: net value could not be estimated, {evidence.why_not(NET, arm)}")
+            by_arm[label] = "warn"
+            continue
         low, high = PER * effect.ci_low, PER * effect.ci_high
-        label = evidence.arms[arm]
         said.append(
             f"{label}: net {PER * effect.estimate:+.3g} [{low:.3g}, {high:.3g}] USD per 1,000 requests, bar {bar:g}"
         )
         by_arm[label] = "fail" if high < bar else "warn" if low < bar else "pass"
         if worst is None or effect.ci_low < worst.ci_low:
             worst = effect
-    assert worst is not None
-    numbers = (worst.statistic, worst.p_value, PER * worst.estimate, bar)
+    # Against the bar, not against zero: the test of net value is beside it in the interval.
+    numbers = (None, None, None if worst is None else PER * worst.estimate, bar)
     status: Status = next(s for s in ("fail", "warn", "pass") if s in by_arm.values())
     action: Action | None = "rollback" if status == "fail" else None
     return Check("economic_bar", "economics", status, "; ".join(said), *numbers, action, {"by_arm": by_arm})
@@ -89,16 +91,15 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     economics = evidence.spec.economics
     if economics is None:
         return None
-    per_arm: dict[str, dict[str, float]] = {}
+    per_arm: dict[str, dict[str, float | None]] = {}
     gpu_hours: dict[str, float] = {}
-    for code, arm in enumerate(evidence.arms):
-        value, requests = evidence.sample.arm_total(evidence.terms[VALUE], code)
-        cost, _ = evidence.sample.arm_total(evidence.terms[COST], code)
+    totals = {arm: _totals(evidence, code) for code, arm in enumerate(evidence.arms)}
+    for arm, (value, cost, requests) in totals.items():
         per_arm[arm] = {
             "value_usd": value,
             "cost_usd": cost,
             "requests": requests,
-            "net_usd_per_1k_requests": PER * (value - cost) / requests,
+            "net_usd_per_1k_requests": PER * (value - cost) / requests if requests else None,
         }
         if economics.cost is not None and economics.cost.usd and GPU_SECONDS.search(economics.cost.column or ""):
             gpu_hours[arm] = cost / economics.cost.usd / 3600
@@ -107,16 +108,26 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     ends = (None, None, None) if effect is None else (effect.estimate, effect.ci_low, effect.ci_high)
     net = {n: None if v is None else PER * v for n, v in zip(("estimate", "ci_low", "ci_high"), ends, strict=True)}
     worth = economics.value.usd if economics.value is not None else 0.0
-    units = {a: v["value_usd"] / worth for a, v in per_arm.items() if worth and v["value_usd"]}
+    units = {arm: value / worth for arm, (value, _, _) in totals.items() if worth and value}
+    margin = {arm: (value - cost) / value for arm, (value, cost, _) in totals.items() if value}
     return {
-        "value_per_gpu_hour": per_arm[first]["value_usd"] / gpu_hours[first] if gpu_hours.get(first) else None,
-        "cost_per_success": {a: per_arm[a]["cost_usd"] / n for a, n in units.items()} or None,
-        "margin": {a: (v["value_usd"] - v["cost_usd"]) / v["value_usd"] for a, v in per_arm.items() if v["value_usd"]}
-        or None,
+        "value_per_gpu_hour": totals[first][0] / gpu_hours[first] if gpu_hours.get(first) else None,
+        "cost_per_success": {arm: totals[arm][1] / n for arm, n in units.items()} or None,
+        "margin": margin or None,
         "net_usd_per_1k_requests": net,
         "bar": 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests,
         "per_arm": per_arm,
     }
+
+
+def _totals(evidence: Evidence, arm: int) -> tuple[float, float, float]:
+    """Value, cost and requests of an arm; zeros where no row of it has both."""
+    try:
+        value, requests = evidence.sample.arm_total(evidence.terms[VALUE], arm)
+        cost, _ = evidence.sample.arm_total(evidence.terms[COST], arm)
+    except EstimationError:
+        return 0.0, 0.0, 0.0
+    return value, cost, requests
 
 
 def _of_metric(spec: Spec, what: str, name: str | None, metrics: Mapping[str, Term]) -> pl.Expr:
