@@ -69,6 +69,8 @@ def missed(
     found = []
     for term in terms:
         frame = read(reduced, term).with_columns(arm_of(pl.col("group")).alias("arm"))
+        if frame.is_empty():
+            continue
         number = pl.col("bucket")
         ends = frame.group_by("arm").agg(
             (pl.col("n").filter(number == frame["bucket"].min()).sum() / pl.col("n").sum()).alias("below"),
