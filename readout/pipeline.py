@@ -82,12 +82,15 @@ def run(
     spec = specs.load(spec_path, overrides)
     require_available(spec)
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
+    drawing = figures and spec.report.figures
+    if drawing:
+        drawings.prepare()
     progress("reading the logs")
     evidence = gather(spec, moment)
     progress("estimating")
     readout = assemble(spec, evidence, moment, 0 if seed is None else seed)
     drawn: Mapping[str, bytes] = {}
-    if figures and spec.report.figures:
+    if drawing:
         progress("drawing")
         drawn = drawings.draw(readout)
         readout = replace(readout, figures=tuple(drawn))
