@@ -92,13 +92,9 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
     at: KeyPath = ("metrics", metric.name)
     read = logs.expressions
     mask = eligible_only(spec, logs)
-    if metric.where is not None:
-        mask = _and(mask, read.condition(metric.where, (*at, "where")))
-    if metric.on == "untreated":
-        if not logs.has("executed"):
-            message = "'untreated' needs the role 'executed' in logs.columns"
-            raise LogError([spec.source.problem((*at, "on"), message)])
-        mask = _and(mask, untreated(spec))
+    keep = _rows_of(metric, spec, logs)
+    if keep is not None:
+        mask = _and(mask, keep)
     if metric.numerator is not None and metric.denominator is not None:
         top = read.number(metric.numerator, (*at, "numerator"))
         bottom = read.number(metric.denominator, (*at, "denominator"))
@@ -121,6 +117,11 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
         # A row of no unit adds to no unit's sum; it is counted with the nulls.
         nothing = nothing | pl.col("@unit").is_null()
         value = pl.when(~nothing).then(value)
+        if keep is not None:
+            # A unit without such rows has a sum of nothing, not no sum.
+            value = pl.when(keep).then(value).otherwise(0)
+            nothing = keep & nothing
+            mask = eligible_only(spec, logs)
     return Term(
         metric.name,
         mask(value),
@@ -129,6 +130,18 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
         source=repr((metric.column, metric.expr, metric.where, metric.on)),
         missing=mask(nothing),
     )
+
+
+def _rows_of(metric: Metric, spec: Spec, logs: Logs) -> pl.Expr | None:
+    """The rows that the metric is about; None: all."""
+    at: KeyPath = ("metrics", metric.name)
+    keep = None if metric.where is None else logs.expressions.condition(metric.where, (*at, "where"))
+    if metric.on != "untreated":
+        return keep
+    if not logs.has("executed"):
+        message = "'untreated' needs the role 'executed' in logs.columns"
+        raise LogError([spec.source.problem((*at, "on"), message)])
+    return untreated(spec) if keep is None else keep & untreated(spec)
 
 
 def _and(mask: Callable[[pl.Expr], pl.Expr], keep: pl.Expr) -> Callable[[pl.Expr], pl.Expr]:

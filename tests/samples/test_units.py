@@ -193,3 +193,13 @@ def test_a_long_log_gives_the_same_quantiles(gather, monkeypatch, q, drift) -> N
     monkeypatch.setattr(reduce, "PILOT_ROWS", 50)
     evidence = gather(frame, metrics, logs__columns__time=None)
     assert evidence.effect("m", 1) == want
+
+
+def test_a_unit_without_matching_rows_has_a_sum_of_zero(gather, oracle) -> None:
+    """Cost of failures by unit: who never failed counts with 0."""
+    frame = log()
+    metric = {"column": "cost", "per": "unit", "where": "failed and tokens > 80"}
+    evidence = gather(frame, {"m": metric}, logs__columns__time=None)
+    (old,), (new,) = by_unit(frame, "sum(case when failed and tokens > 80 then cost else 0 end) s")
+    assert (old == 0).any()
+    oracle.agrees(evidence.effect("m", 1), oracle.welch(old, new))

@@ -332,7 +332,7 @@ def test_the_caret_counts_wide_letters_as_a_terminal_does(problems: Asker, small
 
 def test_a_hostile_key_is_escaped(problems: Asker, small: str) -> None:
     found = only(problems(small + '"\\e]0;x\\a\\n": 1\n'))
-    assert found.message == "\\x1b]0;x\\x07\\n: unknown key"
+    assert found.message == "\\x1b]0;x\\x07 : unknown key"
 
 
 @pytest.mark.parametrize(
