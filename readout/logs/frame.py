@@ -159,7 +159,12 @@ def _problems(
 ) -> list[Problem]:
     """Every mapped column that is missing or of a wrong type, and every needed role that is not mapped."""
     spec, schema = expressions.spec, expressions.schema
-    problems = []
+    own = {f"@{role}" for role in SINGLE_ROLES} | {"@arm_code", "@drop"}
+    problems = [
+        Problem(", ".join(spec.logs.path), f"column {visible(name)!r} has a name that readout uses itself", "rename it")
+        for name in schema
+        if name in own
+    ]
     for role, mapped in columns.items():
         names = [mapped] if isinstance(mapped, str) else mapped
         for i, name in enumerate(names):

@@ -232,6 +232,8 @@ def _metrics(document: Document, zone: tzinfo, parts: dict[str, Any], findings: 
     metrics: dict[str, Metric] = {}
     for name, raw in given.items():
         path: KeyPath = ("metrics", name)
+        if not str(name).strip():
+            findings.append(Finding(path, "a metric needs a name", on_key=True))
         read: dict[str, Any] = {}
         _validate("metrics.*", _keep_signs(document, path, raw), path, zone, read, findings)
         if name in read:

@@ -293,3 +293,8 @@ def test_nan_and_infinity_are_named_by_metric(world, refused, metric, bad, kind)
     assert "NaN or infinity" in problem.message
     # Rows that the spec leaves out may hold anything.
     assert told(world.readout(frame, {**changes, "logs.where": '"user" <> 5'}).rows) == {"logs.where": 4}
+
+
+def test_a_column_with_a_name_of_readouts_own_is_refused(world, refused) -> None:
+    problems = refused(world.log().with_columns(pl.lit(None).alias("@drop")), {})
+    assert [p.message for p in problems] == ["column '@drop' has a name that readout uses itself"]
