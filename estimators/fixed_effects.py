@@ -19,18 +19,20 @@ _TOLERANCE = 1e-9
 _MOST_ROUNDS = 1000
 
 Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 
-def sweep(columns: ArrayLike, effects: Sequence[ArrayLike]) -> Matrix:
+def sweep(columns: ArrayLike, effects: Sequence[ArrayLike], weights: ArrayLike | None = None) -> Matrix:
     """Columns less their projection on the levels of every effect.
 
     Args:
         columns: ``(n, m)`` regressors and outcomes.
         effects: ``(n,)`` level codes ``0 …`` of each effect.
+        weights: ``(n,)`` positive weights; None: all 1.
 
     Returns:
-        ``(n, m)`` residuals; within every level of every effect they sum to zero.
+        ``(n, m)`` residuals; within every level of every effect their weighted sum is zero.
 
     Raises:
         EstimationError: Values that are not finite, or effects so entangled that the sweeps do not settle.
@@ -39,14 +41,16 @@ def sweep(columns: ArrayLike, effects: Sequence[ArrayLike]) -> Matrix:
     if not np.isfinite(rest).all():
         raise EstimationError("the regression holds values that are not finite")
     codes = [np.asarray(effect, dtype=np.intp) for effect in effects]
-    rest -= rest.mean(axis=0)
+    weight = np.ones(len(rest)) if weights is None else np.asarray(weights, dtype=np.float64)
+    root = np.sqrt(weight)
+    rest = root[:, None] * (rest - np.average(rest, axis=0, weights=weight))
     goal = (_TOLERANCE * np.linalg.norm(rest, axis=0)) ** 2
-    gradient = _explained(rest, codes)
+    gradient = _explained(rest, codes, root)
     direction, size = gradient.copy(), (gradient**2).sum(axis=0)
     for _ in range(_MOST_ROUNDS):
         if (size <= goal).all():
-            return rest
-        image = _explained(direction, codes)
+            return rest / root[:, None]
+        image = _explained(direction, codes, root)
         curvature = (direction * image).sum(axis=0)
         step = np.where(size > goal, size / np.where(curvature > 0.0, curvature, 1.0), 0.0)
         rest -= step * direction
@@ -56,11 +60,12 @@ def sweep(columns: ArrayLike, effects: Sequence[ArrayLike]) -> Matrix:
     raise EstimationError("the fixed effects are too entangled to be told apart")
 
 
-def _explained(columns: Matrix, codes: Sequence[Codes]) -> Matrix:
+def _explained(columns: Matrix, codes: Sequence[Codes], root: Vector) -> Matrix:
     """What the sweeps over all effects, there and back, take away: a symmetric map whose kernel is what they leave."""
     rest = columns.copy()
     for code in (*codes, *reversed(codes[:-1])):
-        size = np.maximum(np.bincount(code), 1)
+        total = np.bincount(code, root * root)
+        total[total == 0.0] = 1.0
         for j in range(rest.shape[1]):
-            rest[:, j] -= (np.bincount(code, rest[:, j]) / size)[code]
+            rest[:, j] -= root * (np.bincount(code, root * rest[:, j]) / total)[code]
     return columns - rest

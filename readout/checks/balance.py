@@ -25,6 +25,9 @@ FEATURE = "@feature "
 LEVELS = "levels "
 # A feature with more values than this is an identifier, not a group; its balance is not tested.
 MOST_LEVELS = 50
+# Of more units than about this, a sample is enough to compare labels on.
+MOST_UNITS = 2_000_000
+UNITS_A_ROW = "@units a row"
 # A p-value that is worth a word, not yet a pause.
 SUSPICIOUS = 0.05
 
@@ -55,17 +58,26 @@ def terms(spec: Spec, logs: Logs) -> list[Term]:
 
 
 def label_tables(spec: Spec, logs: Logs, sample: Sample) -> list[Table]:
-    """Counts of each label of the other features by independent group."""
+    """Counts of each label of the other features by independent group: by unit, where units are randomized."""
     mask = eligible_only(spec, logs)
     names = [n for n in logs.columns.get("features", ()) if logs.dtype(n) in (pl.String, pl.Categorical, pl.Enum)]
     if not names:
         return []
-    seen = pilot(logs.frame, [pl.col(n).n_unique().alias(n) for n in names], logs.source.rows).max().row(0, named=True)
+    asked = [pl.col(n).n_unique().alias(n) for n in names]
+    keys, where = sample.level_keys(), sample.rows & mask(pl.lit(True)).fill_null(False)
+    if isinstance(sample, Units):
+        asked.append((pl.col("@unit").n_unique() / pl.len()).alias(UNITS_A_ROW))
+    seen = pilot(logs.frame, asked, logs.source.rows).max().row(0, named=True)
+    if isinstance(sample, Units):
+        unit = pl.col("@unit").hash(0)
+        keys = {"arm": pl.col("@arm_code"), "unit": unit}
+        if (one_in := math.ceil((seen[UNITS_A_ROW] or 0.0) * logs.source.rows / MOST_UNITS)) > 1:
+            where &= unit % one_in == 0
     return [
         Table(
             LEVELS + name,
-            {**sample.level_keys(), "level": label(pl.col(name), logs.dtype(name)).fill_null("(null)")},
-            where=sample.rows & mask(pl.lit(True)).fill_null(False),
+            {**keys, "level": label(pl.col(name), logs.dtype(name)).fill_null("(null)")},
+            where=where,
         )
         for name in names
         if seen[name] <= MOST_LEVELS
@@ -126,6 +138,8 @@ def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] 
     if LEVELS + name not in evidence.tables:
         return None
     frame = evidence.tables[LEVELS + name]
+    if isinstance(evidence.sample, Units):
+        return _of_unit_shares(frame, arm)
     control, control_total = evidence.sample.level_shares(frame, 0)
     treated, treated_total = evidence.sample.level_shares(frame, arm)
     if not control_total.sum() or not treated_total.sum() or np.hstack([control, treated]).any(axis=1).sum() < 2:
@@ -142,18 +156,45 @@ def _of_unit_means(units: Units, term: Term, arm: int) -> tuple[float, float] | 
         sums = [units._arrays(term, code) for code in (0, arm)]
     except EstimationError:
         return None
-    control, treated = (num / den for num, den in sums)
-    if min(len(control), len(treated)) < 2:
+    return _compare(*(Moments.from_arrays(num / den) for num, den in sums))
+
+
+def _of_unit_shares(frame: pl.DataFrame, arm: int) -> tuple[float, float] | None:
+    """The label whose share within a unit differs most on average, Bonferroni over labels."""
+    one_arm = pl.col("arm").n_unique().over("unit") == 1
+    shares = frame.filter(one_arm).with_columns(share=pl.col("n") / pl.col("n").sum().over("unit"))
+    units = [shares.filter(pl.col("arm") == code)["unit"].n_unique() for code in (0, arm)]
+    square = pl.col("share") ** 2
+    by_label = shares.group_by("arm", "level").agg(pl.col("share").sum(), square.sum().alias("square"))
+    sums = {(row["arm"], row["level"]): (row["share"], row["square"]) for row in by_label.iter_rows(named=True)}
+    labels = sorted({level for code, level in sums if code in (0, arm)})
+    if len(labels) < 2 or min(units) < 2:
         return None
-    spread = math.sqrt((control.var(ddof=1) + treated.var(ddof=1)) / 2)
-    difference = float(treated.mean() - control.mean())
+    found = []
+    for level in labels:
+        one = _compare(
+            *(
+                Moments.from_sums(n, 0.0, *sums.get((code, level), (0.0, 0.0)))
+                for code, n in zip((0, arm), units, strict=True)
+            )
+        )
+        if one is not None:
+            found.append((one[0], min(1.0, len(labels) * one[1])))
+    return min(found, key=lambda one: (one[1], -abs(one[0])), default=None)
+
+
+def _compare(control: Moments, treated: Moments) -> tuple[float, float] | None:
+    """Standardized difference of two means over units, and Welch's p-value."""
+    if min(control.n, treated.n) < 2:
+        return None
+    difference = treated.mean_num - control.mean_num
+    spread = math.sqrt((control.var_num + treated.var_num) / 2)
     try:
-        p = difference_in_means(Moments.from_arrays(control), Moments.from_arrays(treated)).p_value
-    except EstimationError:
+        return difference / spread, difference_in_means(control, treated).p_value
+    except (EstimationError, ZeroDivisionError):
         # One value in each arm: alike, or told apart entirely.
-        same = abs(difference) <= 1e-12 * max(abs(control[0]), abs(treated[0]))
-        return None if same else (math.copysign(1.0, difference), separation_p(len(control), len(treated)))
-    return difference / spread, p
+        same = abs(difference) <= 1e-12 * max(abs(control.mean_num), abs(treated.mean_num))
+        return None if same else (math.copysign(1.0, difference), separation_p(control.n, treated.n))
 
 
 def _chi_square(control: np.ndarray, treated: np.ndarray) -> tuple[float, float]:

@@ -16,7 +16,11 @@ HALF = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Without:
-    """An effect after its most influential unit is left out: how far it moved, in standard errors, and what it says."""
+    """What leaving out the most influential unit does.
+
+    ``moved`` is in standard errors of the estimate without it: an outlier swells the error of the whole so much that a
+    mean never moves by more than one of those.
+    """
 
     arm: str
     moved: float
@@ -62,7 +66,7 @@ def tail_dominance(evidence: Evidence) -> Check:
         numbers = (None, None, moved, limit)
         return Check(name, "identification", "fail", message, *numbers, "stronger_design", details)
     if warnings:
-        return Check(name, "identification", "warn", "; ".join(warnings), value=moved, threshold=limit)
+        return Check(name, "identification", "warn", "; ".join(warnings), value=moved, threshold=limit, details=details)
     if not seen:
         message = "no mean or ratio among primaries and guardrails could be computed without a unit"
         return Check(name, "identification", "skip", message, threshold=limit)
@@ -82,4 +86,4 @@ def _without_one(evidence: Evidence, metric: Metric, arm: int) -> _Without | Non
     if rest is None:
         return None
     before, after = ((verdict_of(metric, e), guardrail_of(metric, e)) for e in (whole, rest))
-    return _Without(evidence.arms[arm], abs(rest.estimate - whole.estimate) / whole.std_error, before, after)
+    return _Without(evidence.arms[arm], abs(rest.estimate - whole.estimate) / rest.std_error, before, after)

@@ -194,17 +194,16 @@ def _cells(evidence: Evidence) -> pl.DataFrame:
     cells = evidence.tables[BYSTANDERS]
     place = ["cluster", "window"]
     unit = "unit" if "unit" in cells.columns else None
-    own = (
-        pl.col("n", "eligible").sum().over(*place, unit).name.prefix("own ")
-        if unit
-        else [pl.lit(0, dtype=pl.Int64).alias("own n"), pl.lit(0, dtype=pl.Int64).alias("own eligible")]
-    )
+    if unit:
+        own = [pl.col(c).sum().over(*place, unit).alias(f"own {c}") for c in ("n", "eligible")]
+    else:  # every row is a unit: the mean over rows, each without itself
+        own = [pl.lit(1, dtype=pl.Int64).alias("own n"), pl.col("eligible row").cast(pl.Int64).alias("own eligible")]
     around = evidence.tables[WINDOWS].rename({"n": "all", "eligible": "all eligible"})
     cells = cells.with_columns(own).join(around, on=place, how="inner", maintain_order="left")
     cells = cells.with_columns(
         (pl.col("all eligible") - pl.col("own eligible")).alias("others eligible"),
         (pl.col("all") - pl.col("own n")).alias("others"),
-    ).filter(pl.col("others eligible") > 0)
+    ).filter((pl.col("others eligible") > 0) & (pl.col("others") > 0))
     hour, day = timedelta(hours=1) // WINDOW, timedelta(days=1) // WINDOW
     who = pl.struct("unit", "eligible row") if unit else pl.col("eligible row")
     return cells.with_columns(
@@ -225,15 +224,16 @@ def _slope(cells: pl.DataFrame, outcome: str, level: float) -> Slope | str:
     mean = float(mine[f"{outcome}|num"].sum()) / float(mine[f"{outcome}|n"].sum())
     if np.ptp(y) <= EMPTY * max(abs(mean), 1.0):
         return "does not vary"
+    weights = None if "unit" in mine.columns else mine[f"{outcome}|n"].to_numpy().astype(float)
     traffic = mine["traffic"].to_numpy()
     columns = [mine["share"].to_numpy(), y, traffic, (traffic - traffic.mean()) ** 2]
     codes = [_codes(mine[c]) for c in ("who", "at hour", "on day")]
     try:
-        rest = sweep(np.column_stack(columns), codes)
+        rest = sweep(np.column_stack(columns), codes, weights)
         if rest[:, 0].std() < 0.005:
             return "the assigned share hardly varies"
         x = rest[:, [0, *(j for j in (2, 3) if rest[:, j].std() > 1e-6)]]
-        estimate, se, df = ols.fit(x, rest[:, 1], groups=codes[2]).contrast(np.eye(x.shape[1])[0])
+        estimate, se, df = ols.fit(x, rest[:, 1], weights, codes[2]).contrast(np.eye(x.shape[1])[0])
         p = two_sided_p(estimate / se, df)
     except (EstimationError, ZeroDivisionError) as error:
         return str(error)

@@ -20,8 +20,10 @@ def test_residuals_of_the_dummy_regression(levels, n):
     x = rng.normal(size=(n, 3)) * [1.0, 1e6, 1e-3] + [0.0, 1e9, 0.0]
     d = dummies(*codes)
     centred = x - x.mean(axis=0)
-    want = centred - d @ np.linalg.lstsq(d, centred, rcond=None)[0]
-    assert np.abs((sweep(x, codes) - want) / x.std(axis=0)).max() < 1e-7
+    for weights in (np.ones(n), rng.gamma(1.0, size=n) + 0.01):
+        root = np.sqrt(weights)[:, None]
+        want = centred - d @ np.linalg.lstsq(root * d, root * centred, rcond=None)[0]
+        assert np.abs((sweep(x, codes, weights) - want) / x.std(axis=0)).max() < 1e-7
 
 
 def test_a_column_that_the_effects_explain_is_swept_away():

@@ -1,0 +1,326 @@
+"""How often the checks fail where their assumption holds, and where it is broken by a stated amount.
+
+Run from the root of the repository (about 8 minutes of one core; writes the table of docs/checks.md):
+
+    OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 python -m benchmarks.check_calibration --seeds 500 --out docs/checks.md
+
+Every world draws ``--seeds`` small logs, reads them as ``readout run`` does (one pass, then the check), and counts the
+check's answers. A world is a check, what is true in it, the answers that would be wrong there, and a log drawn from a
+seeded generator. ``--simulator N`` adds N logs of the simulated router, whose arms queue at the same fleets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from readout import checks, pipeline, spec
+from readout.results import Check
+
+Rng = np.random.Generator
+Log = Mapping[str, Any]
+
+AS_OF = datetime(2026, 11, 1, tzinfo=UTC)
+START = np.datetime64("2026-10-05T00:00:00", "us")
+MARKS = ("<!-- measured -->", "<!-- /measured -->")
+BY_NAME = {one.__name__: one for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS)}
+ARMS = np.array(["a", "b", "c"])
+
+
+@dataclass(frozen=True)
+class World:
+    """``draw(rng)`` gives a log; ``holds``: the check's assumption is true in it."""
+
+    check: str
+    what: str
+    holds: bool
+    draw: Callable[[Rng], Log]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    design: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ratio(n: int, *shares: float) -> Callable[[Rng], Log]:
+    """Rows whose arm is drawn with these shares."""
+    return lambda rng: {"arm": ARMS[rng.choice(len(shares), n, p=shares)]}
+
+
+def users(rng: Rng, n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Units with a Pareto number of rows: each row's unit, each row's arm, and each unit's arm (0 or 1)."""
+    arm = rng.integers(0, 2, n)
+    rows = 1 + rng.poisson(np.minimum(3 * (1 + rng.pareto(1.5, n)), 200))
+    unit = np.repeat(np.arange(n), rows)
+    return unit, ARMS[arm[unit]], arm
+
+
+def eligible(shift: float) -> Callable[[Rng], Log]:
+    """A share of about 0.7 that varies by unit; ``shift``: how much less under treatment."""
+
+    def draw(rng: Rng) -> Log:
+        unit, arm, of = users(rng)
+        chance = rng.beta(7, 3, len(of)) - shift * of
+        return {"unit": unit, "arm": arm, "eligible": rng.random(len(unit)) < chance[unit]}
+
+    return draw
+
+
+def flags(role: str, base: float, shift: float) -> Callable[[Rng], Log]:
+    """A rare event, more frequent with some units."""
+
+    def draw(rng: Rng) -> Log:
+        unit, arm, of = users(rng)
+        chance = base * rng.gamma(2.0, 0.5, len(of)) + shift * of
+        return {"unit": unit, "arm": arm, role: rng.random(len(unit)) < chance[unit]}
+
+    return draw
+
+
+def feature(kind: str, shift: float, volume: float = 1.0) -> Callable[[Rng], Log]:
+    """A fact of the user; ``shift``: in standard deviations or points of share; ``volume``: the rows that treated users
+    of one kind send, against the others."""
+
+    def draw(rng: Rng) -> Log:
+        arm = rng.integers(0, 2, 400)
+        pro = rng.random(400) < 0.3 + (shift * arm if kind == "label" else 0.0)
+        more = np.where(pro & (arm == 1), volume, 1.0)
+        unit = np.repeat(np.arange(400), 1 + rng.poisson(np.minimum(3 * (1 + rng.pareto(1.5, 400)), 200) * more))
+        age = rng.normal(size=400) + pro + shift * arm
+        x = np.where(pro, "pro", "free")[unit] if kind == "label" else age[unit]
+        return {"unit": unit, "arm": ARMS[arm[unit]], "x": x}
+
+    return draw
+
+
+def diverged(share: float) -> Callable[[Rng], Log]:
+    """Treated rows executed otherwise than intended."""
+
+    def draw(rng: Rng) -> Log:
+        arm = ARMS[rng.integers(0, 2, 4000)]
+        moved = (arm == "b") & (rng.random(4000) < share)
+        return {"arm": arm, "intended": arm, "executed": np.where(moved, "a", arm)}
+
+    return draw
+
+
+def tail(outlier: float, sigma: float = 0.5) -> Callable[[Rng], Log]:
+    """Log-normal values with a lift of 0.3, and one treated unit lowered by ``outlier``."""
+
+    def draw(rng: Rng) -> Log:
+        arm = rng.integers(0, 2, 200)
+        y = np.exp(sigma * rng.normal(size=200)) + 0.3 * arm
+        y[np.argmax(arm)] -= outlier
+        return {"unit": np.arange(200), "arm": ARMS[arm], "y": y}
+
+    return draw
+
+
+def traffic(
+    *, spill: float = 0.0, effect: float = 0.0, bursts: float = 0.0, people: int = 200, zones: float = 0.0,
+    slow_heavy: float = 0.0, ineligible: float = 0.0, load: float = 0.0,
+) -> Callable[[Rng], Log]:  # fmt: skip
+    """20,000 requests of users with Pareto activity in four regions over ten days, busy by day.
+
+    Args:
+        spill: Slows everybody by the share of treated requests in region and five minutes.
+        effect: On treated requests themselves.
+        bursts: Spread of the size of sessions, larger ones being slower.
+        zones: How far regions keep different hours.
+        slow_heavy: How much slower heavy users are.
+        ineligible: Share of requests that may not be treated, slower than the others.
+        load: Slowness by the logarithm of all traffic there.
+    """
+
+    def draw(rng: Rng) -> Log:
+        weight = 1 + rng.pareto(1.2, people)
+        weight /= weight.sum()
+        arm, region = rng.integers(0, 2, people), rng.integers(0, 4, people)
+        own = np.exp(0.5 * rng.normal(size=people)) * (weight * people) ** slow_heavy
+        who = rng.choice(people, 1000, p=weight)
+        busy = 1 + 0.8 * np.sin(2 * np.pi * (np.arange(24) - 8) / 24)
+        begin = (rng.integers(0, 10, 1000) * 24 + rng.choice(24, 1000, p=busy / busy.sum()) + rng.random(1000)) * 3600
+        size = rng.poisson(20 * np.exp(bursts * rng.normal(size=1000)))
+        unit, second = np.repeat(who, size), np.repeat(begin, size) + rng.random(size.sum()) * 1800
+        slow = np.repeat(((size + 1) / 20) ** (0.5 if bursts else 0.0), size)
+        may = rng.random(len(unit)) >= ineligible
+        treated = (arm[unit] == 1) & may
+        place = (second // 300).astype(int) * 4 + region[unit]
+        all_there = np.bincount(place)[place]
+        share = np.bincount(place, treated)[place] / np.maximum(np.bincount(place, may)[place], 1)
+        hour = 1 + 0.4 * np.sin(2 * np.pi * (second / 3600 - 8 + 6 * zones * region[unit]) / 24)
+        y = 100 * own[unit] * slow * hour * np.exp(0.5 * rng.normal(size=len(unit))) * (1 + spill * share)
+        y *= np.where(may, 1.0, 1.6) * (all_there / 5.0) ** load * np.where(treated, 1 + effect, 1.0)
+        queue = np.floor(10 * hour * (1 + spill * share) + rng.poisson(5, len(unit)))
+        return {
+            "time": START + (second * 1e6).astype("timedelta64[us]"), "unit": unit, "cluster": region[unit].astype(str),
+            "arm": ARMS[arm[unit]], "executed": np.where(treated, "b", "a"), "eligible": may, "y": y, "queue": queue,
+        }  # fmt: skip
+
+    return draw
+
+
+def blocks(late: float) -> Callable[[Rng], Log]:
+    """60 blocks of two hours in two regions; the arm changes ``late`` minutes after the block."""
+
+    def draw(rng: Rng) -> Log:
+        coin = rng.integers(0, 2, (2, 60))
+        minute, region = rng.uniform(0, 7200, 6000), rng.integers(0, 2, 6000)
+        block = np.maximum(minute - late, 0) // 120
+        return {
+            "time": START + (minute * 60e6).astype("timedelta64[us]"), "cluster": region.astype(str),
+            "arm": ARMS[coin[region, block.astype(int)]],
+        }  # fmt: skip
+
+    return draw
+
+
+THREE = {"treatment": ["b", "c"], "split": {"a": 0.8, "b": 0.1, "c": 0.1}}
+STATE = {"state": ["queue"]}
+SWITCHBACK = {"kind": "switchback", "block": "2h"}
+X = {"features": ["x"]}
+
+
+def worlds() -> list[World]:
+    """In the order of the table: every check first where it holds."""
+    found = []
+    for what, holds, draw, design in (
+        ("as configured, 400 units", True, ratio(400, 0.5, 0.5), {}),
+        ("as configured, 80:10:10", True, ratio(2000, 0.8, 0.1, 0.1), THREE),
+        ("as configured, 15 units", True, ratio(15, 0.5, 0.5), {}),
+        ("as configured, 1 % of 300 units", True, ratio(300, 0.99, 0.01), {"split": {"a": 99, "b": 1}}),
+        ("58:42 for 50:50, 1,000 units", False, ratio(1000, 0.58, 0.42), {}),
+        ("80:13:7 for 80:10:10, 2,000 units", False, ratio(2000, 0.8, 0.13, 0.07), THREE),
+        ("6 % of 300 units for 1 %", False, ratio(300, 0.94, 0.06), {"split": {"a": 99, "b": 1}}),
+        ("51:49 for 50:50, 100,000 rows", False, ratio(100_000, 0.51, 0.49), {}),
+    ):
+        found.append(World("srm", what, holds, draw, design=design))
+    found += [
+        World("eligibility", "the same under both arms, 400 units", True, eligible(0.0)),
+        World("eligibility", "10 points less under treatment", False, eligible(0.10)),
+        World("treatment_start", "arms change with the block", True, blocks(0), {}, SWITCHBACK),
+        World("treatment_start", "arms change 5 minutes late", False, blocks(5), {}, SWITCHBACK),
+        World("covariate_balance", "numbers, 400 heavy-tailed units", True, feature("number", 0.0), X),
+        World("covariate_balance", "numbers, treated pro users send 3 x the rows", True, feature("number", 0, 3), X),
+        World("covariate_balance", "labels, 400 heavy-tailed units", True, feature("label", 0.0), X),
+        World("covariate_balance", "labels, treated pro users send 3 x the rows", True, feature("label", 0, 3), X),
+        World("covariate_balance", "numbers half a deviation apart", False, feature("number", 0.5), X),
+        World("covariate_balance", "labels 25 points apart", False, feature("label", 0.25), X),
+        World("execution_divergence", "4 % of treated rows", True, diverged(0.04)),
+        World("execution_divergence", "7 % of treated rows", False, diverged(0.07)),
+        World("execution_divergence", "23 % of treated rows", False, diverged(0.23)),
+        World("fallback", "5 % in both arms, clustered in units", True, flags("fallback", 0.05, 0.0)),
+        World("fallback", "3 points more under treatment", False, flags("fallback", 0.05, 0.03)),
+        World("timeouts_and_retries", "5 % in both arms, clustered in units", True, flags("timeout", 0.05, 0.0)),
+        World("timeouts_and_retries", "3 points more under treatment", False, flags("timeout", 0.05, 0.03)),
+        World("tail_dominance", "log-normal, s.d. of the logarithm 0.5", True, tail(0)),
+        World("tail_dominance", "log-normal, s.d. of the logarithm 1", True, tail(0, 1.0)),
+        World("tail_dominance", "one of 200 units lowered by 60 s.d.", False, tail(35)),
+    ]
+    wide = {"y": {"column": "y", "role": "primary", "better": "lower", "minimum_effect": "40%"}}
+    for what, holds, draw in (
+        ("nothing happens", True, traffic()),
+        ("the treatment takes 30 % off the treated", True, traffic(effect=-0.3)),
+        ("larger sessions are slower", True, traffic(bursts=0.8)),
+        ("12 users", True, traffic(people=12)),
+        ("30 users, regions keep different hours", True, traffic(people=30, zones=1.0)),
+        ("heavy users are slower", True, traffic(slow_heavy=0.5)),
+        ("half is ineligible, and slower", True, traffic(ineligible=0.5, bursts=0.5)),
+        ("traffic slows everybody alike", True, traffic(load=0.4)),
+        ("all of it", True, traffic(effect=-0.3, bursts=0.5, zones=0.5, slow_heavy=0.5, ineligible=0.3, load=0.3)),
+        ("all neighbours treated: 10 % slower", False, traffic(spill=0.1)),
+        ("all neighbours treated: 20 % slower", False, traffic(spill=0.2)),
+        ("all neighbours treated: 50 % slower", False, traffic(spill=0.5)),
+    ):
+        found.append(World("untreated_outcomes", what, holds, draw, STATE, metrics=wide))
+    return found
+
+
+def answer(world: World, rng: Rng, folder: Path) -> Check:
+    """The check's answer to one log of the world."""
+    log = pl.DataFrame(dict(world.draw(rng)))
+    if "y" not in log.columns:
+        log = log.with_columns(y=pl.Series(rng.normal(size=len(log))))
+    log.write_parquet(folder / "log.parquet")
+    return BY_NAME[world.check](pipeline.gather(spec.load(folder / "spec.yaml"), AS_OF))
+
+
+def study(world: World, seeds: int) -> Counter[str]:
+    """Answers over so many seeds."""
+    arms = {"kind": "user_rct", "control": "a", "treatment": "b"}
+    if world.design.get("kind") != "switchback":
+        arms["shared_state"] = False
+    text = {
+        "logs": {"path": "log.parquet", "columns": dict(world.columns)},
+        "design": {**arms, **world.design},
+        "metrics": dict(world.metrics) or {"y": {"column": "y", "role": "primary", "better": "higher"}},
+    }
+    found: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "spec.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+        for seed in range(seeds):
+            found[answer(world, np.random.default_rng([seed, 11]), folder).status] += 1
+    return found
+
+
+def simulator(seeds: int) -> Counter[str]:
+    """The simulated router whose workspaces are randomized one by one although they share the fleets."""
+    from readout.simulate import simulate
+
+    found: Counter[str] = Counter()
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as name:
+            path = simulate("router_rct", Path(name), seed=seed)
+            found[checks.untreated_outcomes(pipeline.gather(spec.load(path), AS_OF)).status] += 1
+    return found
+
+
+def row(check: str, what: str, holds: bool, found: Counter[str]) -> str:
+    """A line of the table."""
+    n = sum(found.values())
+    shares = " | ".join(f"{100 * found[status] / n:.3g}" for status in ("fail", "warn", "pass", "skip"))
+    return f"| `{check}` | {what} | {'holds' if holds else 'broken'} | {shares} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--simulator", type=int, default=40)
+    parser.add_argument("--only", help="a check's name")
+    parser.add_argument("--out", type=Path, help="a page whose marked table is replaced")
+    given = parser.parse_args()
+    begin = time.perf_counter()
+    lines = [
+        "| check | world | assumption | fail, % | warn, % | pass, % | skip, % |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    print(*lines, sep="\n")
+    for world in worlds():
+        if given.only in (None, world.check):
+            lines.append(row(world.check, world.what, world.holds, study(world, given.seeds)))
+            print(lines[-1], flush=True)
+    if given.simulator and given.only in (None, "untreated_outcomes"):
+        what = f"the simulated router, 120,000 requests ({given.simulator} seeds)"
+        lines.append(row("untreated_outcomes", what, False, simulator(given.simulator)))
+        print(lines[-1])
+    print(f"\n{time.perf_counter() - begin:.0f} s")
+    if given.out:
+        page = given.out.read_text(encoding="utf-8")
+        before, rest = page.split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        table = "\n".join(lines)
+        given.out.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

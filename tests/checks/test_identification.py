@@ -1,0 +1,77 @@
+"""One unit must not decide a verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+METRICS = {"y": {"column": "y", "role": "primary", "better": "higher"}}
+
+
+def log(lift: float, outlier: float = 0.0, units: int = 60) -> dict[str, np.ndarray]:
+    """Arms that differ by exactly ``lift`` with a standard deviation of 1, then one treated unit moved."""
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=units // 2)
+    z = (z - z.mean()) / z.std(ddof=1)
+    y = np.empty(units)
+    y[0::2], y[1::2] = 10.0 + z, 10.0 + lift + z
+    y[1] += outlier
+    return {"unit": np.arange(units), "arm": np.array(["a", "b"] * (units // 2)), "y": y}
+
+
+def test_no_single_unit_decides(said):
+    for lift in (0.0, 1.0):
+        check = said("tail_dominance", log(lift))
+        assert (check.status, check.action) == ("pass", None)
+        assert 0 < check.value < 1
+
+
+def test_an_outlier_that_hides_an_effect(said):
+    rows = log(1.0, outlier=-27.0)
+    check = said("tail_dominance", rows)
+    assert (check.status, check.action) == ("fail", "stronger_design")
+    assert check.message.startswith("y: inconclusive becomes better without one unit (")
+    a, b = rows["y"][0::2], rows["y"][1::2]
+    rest = b[1:]
+    error = np.sqrt(a.var(ddof=1) / len(a) + rest.var(ddof=1) / len(rest))
+    assert check.value == pytest.approx((rest.mean() - b.mean()) / error, rel=1e-9)
+    assert said("tail_dominance", rows, checks={"tail_dominance": {"threshold": 9}}).status == "pass"
+
+
+def test_an_outlier_that_makes_an_effect(said):
+    check = said("tail_dominance", log(0.5, outlier=8.0))
+    assert (check.status, "y: better becomes inconclusive" in check.message) == ("fail", True)
+
+
+def test_a_guardrails_state_counts_too(said):
+    metrics = {
+        "x": {"column": "x", "role": "primary", "better": "lower"},
+        "y": {"column": "y", "role": "guardrail", "better": "lower", "margin": "0.7"},
+    }
+    rows = log(0.0, outlier=20.0) | {"x": np.random.default_rng(1).normal(size=60)}
+    check = said("tail_dominance", rows, metrics=metrics)
+    assert (check.status, "y: inconclusive becomes holds" in check.message) == ("fail", True)
+
+
+def test_half_of_the_sum_in_one_percent_of_units_warns(said):
+    rng = np.random.default_rng(4)
+    y = rng.exponential(size=400)
+    y[:4] = 250.0
+    rows = {"unit": np.arange(400), "arm": ["a", "b"] * 200, "y": y}
+    check = said("tail_dominance", rows)
+    assert (check.status, check.action) == ("warn", None)
+    assert check.message.startswith("1 % of units hold ")
+
+
+def test_one_arm_of_several(said):
+    rng = np.random.default_rng(8)
+    rows = log(1.0, outlier=-27.0)
+    more = {"unit": np.arange(60, 90), "arm": np.array(["c"] * 30), "y": rng.normal(10.0, 1.0, 30)}
+    both = {k: np.concatenate([rows[k], more[k]]) for k in rows}
+    check = said("tail_dominance", both, design={"treatment": ["b", "c"]})
+    assert check.details["by_arm"] == {"b": "fail", "c": "pass"}
+
+
+def test_quantiles_have_no_single_unit(said):
+    metrics = {"y": {"column": "y", "quantile": 0.5, "role": "primary", "better": "higher"}}
+    assert said("tail_dominance", log(1.0), metrics=metrics).status == "skip"
