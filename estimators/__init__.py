@@ -6,17 +6,35 @@ from collections.abc import Callable, Mapping
 
 from estimators.block_regression import block_quantile, block_regression
 from estimators.cells import Cells
+from estimators.cluster_means import cluster_means
+from estimators.cluster_robust import cluster_robust
+from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError, minimum_detectable_effect
-from estimators.leave_one_out import leave_one_out_blocks, leave_one_out_means, share_of_top
+from estimators.joint_moments import JointMoments
+from estimators.leave_one_out import (
+    leave_one_out_adjusted,
+    leave_one_out_blocks,
+    leave_one_out_cuped,
+    leave_one_out_means,
+    share_of_top,
+)
 from estimators.moments import Moments
+from estimators.multiplicity import benjamini_hochberg, holm
 from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
+from estimators.randomization_inference import randomization_inference
+from estimators.regression_adjusted import regression_adjusted
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
     "difference_in_means": difference_in_means,
+    "cuped": cuped,
+    "regression_adjusted": regression_adjusted,
     "block_regression": block_regression,
+    "cluster_means": cluster_means,
+    "cluster_robust": cluster_robust,
+    "randomization_inference": randomization_inference,
 }
 
 __all__ = [
@@ -25,15 +43,25 @@ __all__ = [
     "Estimate",
     "EstimationError",
     "Histogram",
+    "JointMoments",
     "Moments",
+    "benjamini_hochberg",
     "block_quantile",
     "block_regression",
     "chi_square_srm",
+    "cluster_means",
+    "cluster_robust",
+    "cuped",
     "difference_in_means",
+    "holm",
+    "leave_one_out_adjusted",
     "leave_one_out_blocks",
+    "leave_one_out_cuped",
     "leave_one_out_means",
     "minimum_detectable_effect",
     "quantile",
     "quantile_effect",
+    "randomization_inference",
+    "regression_adjusted",
     "share_of_top",
 ]

@@ -10,11 +10,14 @@ from numpy.typing import ArrayLike
 
 from estimators.block_regression import block_regression
 from estimators.cells import Cells, prepare
+from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
+from estimators.joint_moments import JointMoments
 from estimators.moments import Moments
 from estimators.ols import Vector, fit
+from estimators.regression_adjusted import leave_one_out_moves, regression_adjusted
 
 ArmArrays = tuple[ArrayLike, ArrayLike | None]
 
@@ -40,6 +43,51 @@ def leave_one_out_means(control: ArmArrays, treatment: ArmArrays, *, alpha: floa
     arms[arm] = (np.delete(num, index), None if den is None else np.delete(den, index))
     estimate = difference_in_means(*(Moments.from_arrays(num, den) for num, den in arms), alpha=alpha)
     return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"arm": arm, "index": index}})
+
+
+def leave_one_out_cuped(
+    control: tuple[ArmArrays, ArmArrays], treatment: tuple[ArmArrays, ArmArrays], *, alpha: float = 0.05
+) -> Estimate:
+    """CUPED without the unit whose leaving out moves it most, ``theta`` held for finding it and fitted afresh after.
+
+    Args:
+        control, treatment: Outcome and covariate, each ``(num, den)`` by unit; ``den`` None for a plain mean.
+
+    Returns:
+        As ``leave_one_out_means``.
+
+    Raises:
+        EstimationError: Where an arm has fewer than three units, and as ``cuped``.
+    """
+    arms = [[_arrays(values) for values in arm] for arm in (control, treatment)]
+    theta = float(cuped(*(JointMoments.from_arrays(*arm) for arm in arms), alpha=alpha).diagnostics["theta"])
+    moves = [np.abs(_signed_moves(*outcome) - theta * _signed_moves(*covariate)) for outcome, covariate in arms]
+    arm = int(max(moves[1]) > max(moves[0]))
+    index = int(np.argmax(moves[arm]))
+    arms[arm] = [(np.delete(num, index), None if den is None else np.delete(den, index)) for num, den in arms[arm]]
+    estimate = cuped(*(JointMoments.from_arrays(*values) for values in arms), alpha=alpha)
+    return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"arm": arm, "index": index}})
+
+
+def leave_one_out_adjusted(
+    y: ArrayLike, arm: ArrayLike, covariates: ArrayLike, den: ArrayLike | None = None, *, alpha: float = 0.05
+) -> Estimate:
+    """Regression adjustment without the unit whose leaving out moves it most.
+
+    Args:
+        y, arm, covariates, den: As ``regression_adjusted`` takes them.
+
+    Returns:
+        The full estimate without that unit; ``diagnostics["left_out"]`` holds its ``index``.
+
+    Raises:
+        EstimationError: As ``regression_adjusted``, with the unit and without it.
+    """
+    index = int(np.argmax(leave_one_out_moves(y, arm, covariates, den)))
+    num, code, x = (np.delete(np.asarray(v), index, axis=0) for v in (y, arm, covariates))
+    weight = None if den is None else np.delete(np.asarray(den), index)
+    estimate = regression_adjusted(num, code, x, weight, alpha=alpha)
+    return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"index": index}})
 
 
 def leave_one_out_blocks(
@@ -90,11 +138,16 @@ def _arrays(arm: ArmArrays) -> tuple[Vector, Vector | None]:
 
 
 def _moves(num: Vector, den: Vector | None) -> Vector:
-    """``|R without i - R| = |num_i - R den_i| / (D - den_i)``: no difference of large sums is taken."""
+    """How far the ratio moves without each unit."""
+    return np.abs(_signed_moves(num, den))
+
+
+def _signed_moves(num: Vector, den: Vector | None) -> Vector:
+    """``R - R without i = (num_i - R den_i) / (D - den_i)``: no difference of large sums is taken."""
     d = np.ones(len(num)) if den is None else den
     total = float(d.sum())
     if not total > 0.0:
         raise EstimationError("the denominator does not sum to a positive number in one arm")
     rest = total - d
-    residual = np.abs(num - num.sum() / total * d)
+    residual = num - num.sum() / total * d
     return np.where(rest > 0.0, residual / np.where(rest > 0.0, rest, 1.0), 0.0)

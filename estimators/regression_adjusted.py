@@ -132,6 +132,25 @@ def regression_adjusted(
     )
 
 
+def leave_one_out_moves(y: ArrayLike, arm: ArrayLike, covariates: ArrayLike, den: ArrayLike | None = None) -> Vector:
+    """``(n,)`` by how much the estimate moves without each unit, covariates' mean and outcome's line held.
+
+    Least squares without a unit moves the intercept by ``influence * residual / (1 - leverage)``.
+
+    Raises:
+        EstimationError, ValueError: As :func:`regression_adjusted`.
+    """
+    num, weight, treated, x, labels = _checked(y, arm, covariates, den, None)
+    sides = (~treated, treated)
+    moves = np.zeros(len(num))
+    for side, (q, r) in zip(sides, _design(x, sides, labels).decompositions, strict=True):
+        _, mean_den, residual = linearise(num[side], None if weight is None else weight[side])
+        z = residual / mean_den
+        error = z - q @ (q.T @ z)
+        moves[side] = np.abs(_influence(q, r) * error / (1.0 - _leverage(q)))
+    return moves
+
+
 def _checked(
     y: ArrayLike, arm: ArrayLike, covariates: ArrayLike, den: ArrayLike | None, names: Sequence[str] | None
 ) -> tuple[Vector, Vector | None, NDArray[np.bool_], Matrix, list[str]]:
@@ -227,10 +246,13 @@ def _fit(num: Vector, den: Vector | None, q: Matrix, r: Matrix) -> _Arm:
     z = residual / mean_den
     coef = np.asarray(np.linalg.solve(r, q.T @ z), dtype=np.float64)
     error = z - q @ (q.T @ z)
-    # The intercept is `influence @ z`: the row of the pseudo-inverse that HC2 weighs the squared residuals by.
-    influence = q @ np.linalg.solve(r.T, np.eye(p)[0])
-    variance = float((influence**2 * error**2 / (1.0 - _leverage(q))).sum())
+    variance = float((_influence(q, r) ** 2 * error**2 / (1.0 - _leverage(q))).sum())
     return _Arm(n, float(n - p), value + float(coef[0]), variance, coef[1:], value, float(z @ z) / (n - 1) / n)
+
+
+def _influence(q: Matrix, r: Matrix) -> Vector:
+    """The intercept is ``influence @ z``: the row of the pseudo-inverse that HC2 weighs the squared residuals by."""
+    return np.asarray(q @ np.linalg.solve(r.T, np.eye(len(r))[0]), dtype=np.float64)
 
 
 def _with_intercept(x: Matrix) -> Matrix:

@@ -7,10 +7,19 @@ import pytest
 
 from estimators.block_regression import block_regression
 from estimators.cells import Cells
+from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.inference import EstimationError
-from estimators.leave_one_out import leave_one_out_blocks, leave_one_out_means, share_of_top
+from estimators.joint_moments import JointMoments
+from estimators.leave_one_out import (
+    leave_one_out_adjusted,
+    leave_one_out_blocks,
+    leave_one_out_cuped,
+    leave_one_out_means,
+    share_of_top,
+)
 from estimators.moments import Moments
+from estimators.regression_adjusted import regression_adjusted
 
 
 @pytest.mark.parametrize("ratio", [False, True])
@@ -80,3 +89,45 @@ def test_share_of_the_top_units() -> None:
 def test_too_few_units_are_refused() -> None:
     with pytest.raises(EstimationError, match="fewer than three"):
         leave_one_out_means((np.ones(2), None), (np.arange(9.0), None))
+
+
+def test_cuped_without_the_unit_that_moves_it_most() -> None:
+    rng = np.random.default_rng(8)
+    arms = []
+    for shift in (0.0, 0.4):
+        before, rows = rng.gamma(2, 3, 60), rng.integers(1, 9, 60).astype(float)
+        arms.append(((rows * (before + shift) + rng.standard_t(3, 60), rows), (before, None)))
+    # Large, and foretold by the covariate: it is not what moves the estimate.
+    arms[0][0][0][7], arms[0][0][1][7] = 5.0 * 40.0, 5.0
+    arms[0][1][0][7] = 40.0
+    arms[1][0][0][11] += 120.0
+    found = leave_one_out_cuped(arms[0], arms[1])
+    assert found.diagnostics["left_out"] == {"arm": 1, "index": 11}
+    whole = cuped(*(JointMoments.from_arrays(*arm) for arm in arms)).estimate
+
+    def without(code: int, i: int) -> float:
+        left = [[(np.delete(n, i), None if d is None else np.delete(d, i)) for n, d in arms[code]], arms[1 - code]]
+        pair = left if code == 0 else left[::-1]
+        return cuped(*(JointMoments.from_arrays(*arm) for arm in pair)).estimate
+
+    moved = {(code, i): abs(without(code, i) - whole) for code in (0, 1) for i in range(60)}
+    assert max(moved, key=lambda k: moved[k]) == (1, 11)
+    assert found.estimate == pytest.approx(without(1, 11), rel=1e-12)
+
+
+def test_regression_adjustment_without_the_unit_that_moves_it_most() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.normal(5, 2, (80, 2))
+    arm = np.arange(80) % 2
+    rows = rng.integers(1, 9, 80).astype(float)
+    y = rows * (x @ [1.0, -2.0] + arm + rng.standard_t(3, 80))
+    y[13] += 300.0
+    whole = regression_adjusted(y, arm, x, rows).estimate
+    found = leave_one_out_adjusted(y, arm, x, rows)
+
+    def without(i: int) -> float:
+        return regression_adjusted(*(np.delete(v, i, axis=0) for v in (y, arm, x, rows))).estimate
+
+    moved = [abs(without(i) - whole) for i in range(80)]
+    assert found.diagnostics["left_out"] == {"index": int(np.argmax(moved))} == {"index": 13}
+    assert found.estimate == pytest.approx(without(13), rel=1e-12)
