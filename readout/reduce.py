@@ -127,17 +127,31 @@ def partial(frame: pl.LazyFrame, table: Table, grids: Mapping[str, Grid]) -> pl.
     if table.where is not None:
         frame = frame.filter(table.where)
     aggregates = [pl.len().cast(pl.Int64).alias(ROWS)]
+    twins = _twins(table.sums)
     for name, expr in table.sums.items():
+        if name in twins:
+            continue
         if name in grids:
             coarse, fine = grids[name].split(expr)
             aggregates += [coarse.sum().alias(f"{name}\0high"), fine.sum().alias(f"{name}\0low")]
         else:
             aggregates.append(expr.cast(pl.Int64).sum().alias(name))
     aggregates += [expr.min().alias(name) for name, expr in table.minima.items()]
-    aggregates += [expr.max().alias(name) for name, expr in table.maxima.items()]
-    if not table.keys:
-        return frame.select(aggregates)
-    return frame.group_by([expr.alias(key) for key, expr in table.keys.items()]).agg(aggregates)
+    alike = _twins(table.maxima)
+    aggregates += [expr.max().alias(name) for name, expr in table.maxima.items() if name not in alike]
+    by = [expr.alias(key) for key, expr in table.keys.items()]
+    groups = frame.group_by(by).agg(aggregates) if by else frame.select(aggregates)
+    copies = [*alike.items()]
+    for name, first in twins.items():
+        copies += zip(_columns(name, grids), _columns(first, grids), strict=True)
+    return groups.with_columns(pl.col(first).alias(name) for name, first in copies)
+
+
+def _twins(exprs: Mapping[str, pl.Expr]) -> dict[str, str]:
+    """Names whose expression another name, standing before them, has too: it is computed once."""
+    first: dict[bytes, str] = {}
+    named = {name: first.setdefault(expr.meta.serialize(), name) for name, expr in exprs.items()}
+    return {name: twin for name, twin in named.items() if twin != name}
 
 
 def merge(parts: Sequence[pl.DataFrame], table: Table, grids: Mapping[str, Grid]) -> pl.DataFrame:

@@ -88,10 +88,10 @@ def _table(term: Term, keys: Mapping[str, pl.Expr], where: pl.Expr) -> Table:
     return Table(
         f"histogram {term.source}",
         keys,
-        where=where & term.num.is_not_null(),
+        where,
         minima={"lower": value},
         maxima={"upper": value},
-        finite={f"{term.name}|value": value},
+        finite={f"{term.name}|value": term.num},
     )
 
 
@@ -119,7 +119,8 @@ def _window(terms: Sequence[Term], logs: Logs) -> tuple[int | None, int | None]:
 
 def read(tables: Mapping[str, pl.DataFrame], term: Term) -> pl.DataFrame:
     """The term's histogram table with its keys and ``bucket``."""
-    frame = tables[f"histogram {term.source}"]
+    # Rows without a value make a group of their own.
+    frame = tables[f"histogram {term.source}"].drop_nulls("upper")
     if "packed" not in frame.columns:
         return frame
     group = (pl.col("packed") + SPAN // 2).floordiv(SPAN)
