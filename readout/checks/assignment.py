@@ -120,15 +120,19 @@ def eligibility(evidence: Evidence) -> Check:
     if moved:
         shift, _ = max(moved, key=lambda found: abs(found[0].estimate))
         said = "; ".join(f"the eligible share under {arm} differs by {percent(s.estimate)}" for s, arm in moved)
-        numbers = (shift.statistic, shift.p_value, abs(shift.estimate), limit)
+        numbers = (shift.statistic, shift.p_value * len(shifts), abs(shift.estimate), limit)
         return Check(name, "assignment", "fail", f"{said}: it depends on the arm", *numbers, "pause")
     if ineligible == 0:
         return Check(name, "assignment", "pass", f"all {kept:,} assigned rows are eligible", value=0.0, threshold=limit)
     message = f"{percent(share(kept - ineligible, kept))} of rows are eligible"
     if logs.has("executed"):
         message += f"; {sum(treated):,} ineligible rows were treated"
-    largest = max((abs(s.estimate) for s, _ in shifts), default=None)
-    return Check(name, "assignment", "pass", message, value=largest, threshold=limit)
+    if not shifts:
+        return Check(name, "assignment", "pass", message)
+    largest, arm = max(shifts, key=lambda found: abs(found[0].estimate))
+    p = min(1.0, largest.p_value * len(shifts))
+    message += f"; under {arm} the share differs by {percent(largest.estimate)} (p = {p:.2g})"
+    return Check(name, "assignment", "pass", message, largest.statistic, p, abs(largest.estimate), limit)
 
 
 def exposure_time(evidence: Evidence) -> Check:

@@ -17,7 +17,7 @@ from readout.logs import Logs
 from readout.logs.frame import label
 from readout.reduce import Table, pilot
 from readout.results import Check
-from readout.samples import Sample, Units
+from readout.samples import Clusters, Sample, Units
 from readout.spec.model import Spec
 from readout.terms import Term, eligible_only
 
@@ -126,7 +126,7 @@ def covariate_balance(evidence: Evidence) -> Check:
 def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] | None:
     """Standardized difference and p-value of one feature."""
     if FEATURE + name in evidence.terms:
-        if isinstance(evidence.sample, Units):
+        if isinstance(evidence.sample, Units | Clusters):
             return _of_unit_means(evidence.sample, evidence.terms[FEATURE + name], arm)
         shift = share_shift(evidence, FEATURE + name, arm)
         if shift is None:
@@ -144,13 +144,13 @@ def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] 
     treated, treated_total = evidence.sample.level_shares(frame, arm)
     if not control_total.sum() or not treated_total.sum() or np.hstack([control, treated]).any(axis=1).sum() < 2:
         return None
-    if control.shape[1] == 1 and treated.shape[1] == 1:
+    if control.shape[1] == 1 and treated.shape[1] == 1 and not isinstance(evidence.sample, Clusters):
         return _chi_square(control[:, 0], treated[:, 0])
     counts = evidence.sample.counts()
     return _by_level(control, control_total, treated, treated_total, separation_p(counts[0], counts[arm]))
 
 
-def _of_unit_means(units: Units, term: Term, arm: int) -> tuple[float, float] | None:
+def _of_unit_means(units: Units | Clusters, term: Term, arm: int) -> tuple[float, float] | None:
     """Every unit's own mean counts once: how many rows a unit sends is an outcome, and may differ by arm."""
     try:
         sums = [units._arrays(term, code) for code in (0, arm)]

@@ -28,7 +28,7 @@ SHARE_TO_FAIL = 0.05
 # The size of effect that has to be seen where a metric states neither margin nor minimum effect.
 DEFAULT_EFFECT = 0.05
 # Logs with more rows than this are sampled for the untreated: so many cells say enough.
-MOST_CELLS = 400_000
+MOST_CELLS = 250_000
 FEWEST_CELLS = 50
 EMPTY = 1e-12
 STATE = "state "
@@ -157,9 +157,8 @@ def untreated_outcomes(evidence: Evidence) -> Check:
     """
     name = "untreated_outcomes"
     if not evidence.unit_level:
-        return Check(
-            name, "spillover", "skip", "whole blocks are assigned: the share does not vary within a cluster and block"
-        )
+        what, within = ("clusters", "cluster") if evidence.sample.unit == "cluster" else ("blocks", "cluster and block")
+        return Check(name, "spillover", "skip", f"whole {what} are assigned: the share does not vary within a {within}")
     if WINDOWS not in evidence.tables:
         return Check(name, "spillover", "skip", "needs the roles 'time' and 'cluster'")
     cells = _cells(evidence)
