@@ -7,7 +7,7 @@ from typing import Any
 from estimators.inference import minimum_detectable_effect
 from readout.evidence import Evidence
 from readout.results import Guardrail, MetricResult
-from readout.samples import Blocks, histograms
+from readout.samples import Blocks, Clusters, histograms
 from readout.spec.metrics import Metric
 from readout.verdicts import guardrail_of, verdict_of
 
@@ -44,7 +44,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         control=evidence.arms[0],
         better=metric.better,
         unit=evidence.sample.unit,
-        estimand=estimand(metric),
+        estimand=estimand(metric) + _averaged(evidence, metric),
         minimum_detectable_effect=detectable,
         verdict=None if found is None else verdict_of(metric, found),
         guardrail=guardrail,
@@ -69,6 +69,13 @@ def estimand(metric: Metric) -> str:
     return what + (", rows that were not treated" if metric.on == "untreated" else "")
 
 
+def _averaged(evidence: Evidence, metric: Metric) -> str:
+    """Over what the estimand is averaged where that is not what its unit says."""
+    sample = evidence.sample
+    alike = isinstance(sample, Clusters) and sample.weights == "units" and metric.quantile is None
+    return "; clusters count alike" if alike else ""
+
+
 def _note(evidence: Evidence, metric: Metric) -> str:
     notes = []
     if metric.quantile is not None:
@@ -81,4 +88,8 @@ def _note(evidence: Evidence, metric: Metric) -> str:
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):
         notes.append("a unit counts once in every block where it was seen")
+    if metric.per == "unit" and isinstance(evidence.sample, Clusters):
+        notes.append("a unit counts once in every cluster where it was seen")
+    if isinstance(evidence.sample, Clusters):
+        notes += evidence.sample.notes(metric)
     return "; ".join(notes)

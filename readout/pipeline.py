@@ -26,8 +26,8 @@ from readout.memo import figures as drawings
 from readout.memo.write import write
 from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
-from readout.samples import Blocks, Sample, sample_of
-from readout.spec.available import require_available
+from readout.samples import Blocks, Clusters, Sample, sample_of
+from readout.spec.available import DESIGNS, require_available
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
 
@@ -86,9 +86,9 @@ def run(
     if drawing:
         drawings.prepare()
     progress("reading the logs")
-    evidence = gather(spec, moment)
+    evidence = gather(spec, moment, seed or 0)
     progress("estimating")
-    readout = assemble(spec, evidence, moment, 0 if seed is None else seed)
+    readout = assemble(spec, evidence, moment, seed or 0)
     drawn: Mapping[str, bytes] = {}
     if drawing:
         progress("drawing")
@@ -116,15 +116,15 @@ def check(
     spec = specs.load(spec_path, overrides)
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     progress("reading the logs")
-    if spec.design.kind not in ("user_rct", "request_rct", "switchback"):
+    if spec.design.kind not in DESIGNS:
         return _readable(spec, moment)
-    evidence = gather(spec, moment)
+    evidence = gather(spec, moment, seed or 0)
     found = tuple(one(evidence) for one in checks.BEFORE_EFFECTS)
     return CheckReport(spec.name, evidence.rows(), found, _notes(evidence))
 
 
-def gather(spec: Spec, as_of: datetime) -> Evidence:
-    """One pass over the logs: everything that checks and estimates asked for.
+def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
+    """One pass over the logs: everything that checks and estimates asked for; ``seed`` is of methods that draw.
 
     Raises:
         SpecError, LogError: As :func:`run`.
@@ -132,7 +132,7 @@ def gather(spec: Spec, as_of: datetime) -> Evidence:
     logs = open_logs(spec, as_of)
     metrics = metric_terms(spec, logs)
     with reading(spec, logs):
-        sample, terms, reduced = _reduce(spec, logs, metrics)
+        sample, terms, reduced = _reduce(spec, logs, metrics, seed)
     left_out = sample.load(reduced)
     evidence = Evidence(spec, logs, sample, {t.name: t for t in terms}, reduced, left_out)
     require_rows(evidence.rows(), evidence)
@@ -140,9 +140,11 @@ def gather(spec: Spec, as_of: datetime) -> Evidence:
     return evidence
 
 
-def _reduce(spec: Spec, logs: Logs, metrics: list[Term]) -> tuple[Sample, Sequence[Term], Mapping[str, pl.DataFrame]]:
+def _reduce(
+    spec: Spec, logs: Logs, metrics: list[Term], seed: int
+) -> tuple[Sample, Sequence[Term], Mapping[str, pl.DataFrame]]:
     """What all parts ask for, united, and the pass that answers it."""
-    sample = sample_of(spec, logs)
+    sample = sample_of(spec, logs, seed)
     by_name = {t.name: t for t in metrics}
     if spec.attribution is not None:
         energy.energy_model(spec)
@@ -291,6 +293,8 @@ def _assignment(evidence: Evidence) -> str:
         else:
             how = "Blocks of time were assigned to each cluster on its own"
         return f"{how}. {evidence.sample.unit.capitalize()}s: {said}."
+    if isinstance(evidence.sample, Clusters):
+        return f"Clusters were assigned as wholes{evidence.sample.drawn}: {said}."
     shared = (
         "they share the capacity that the policy changes"
         if evidence.spec.design.shared_state

@@ -12,8 +12,9 @@ import polars as pl
 from readout.errors import LogError, Problem
 from readout.logs.expressions import Expressions
 from readout.logs.sources import Source, find_source
-from readout.spec.designs import Switchback
+from readout.spec.designs import ClusterRCT, Switchback
 from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
 from readout.text import visible
 
 SINGLE_ROLES = (
@@ -22,11 +23,17 @@ SINGLE_ROLES = (
 )  # fmt: skip
 LIST_ROLES = ("state", "features", "after")
 PANELS = ("did", "synthetic_control")
-NEEDED = {"user_rct": ("arm",), "request_rct": ("arm",), "switchback": ("arm", "time")}
+NEEDED = {
+    "user_rct": ("arm",),
+    "request_rct": ("arm",),
+    "cluster_rct": ("arm", "cluster"),
+    "switchback": ("arm", "time"),
+}
 TIME_ROLES = ("time", "assigned_at")
 LABEL_ROLES = ("arm", "intended", "executed")
 NUMERIC_ROLES = ("retries", "propensity")
 FLAG_ROLES = ("eligible", "timeout")
+PAIRS: KeyPath = ("design", "pairs")
 
 OUTSIDE = "outside the window"
 NO_TIME = "no time"
@@ -183,6 +190,13 @@ def _problems(
             )
     if (block := _block_column(spec)) is not None and block not in schema:
         problems.append(expressions.missing(block, ("design", "block", "column")))
+    for path, name in cluster_labels(spec):
+        if name not in schema:
+            problems.append(expressions.missing(name, path))
+        elif schema[name].is_nested() or schema[name] == pl.Null:
+            found = "null on every row" if schema[name] == pl.Null else str(schema[name])
+            message = f"column {visible(name)!r} is {found}; expected text, numbers or booleans"
+            problems.append(spec.source.problem(path, message))
     return problems
 
 
@@ -202,6 +216,14 @@ def _expected(spec: Spec, role: str, dtype: pl.DataType) -> str:
 
 def _block_column(spec: Spec) -> str | None:
     return spec.design.block.column if isinstance(spec.design, Switchback) else None
+
+
+def cluster_labels(spec: Spec) -> list[tuple[KeyPath, str]]:
+    """Where the design names a column of clusters' strata or pairs, and the column; the pairs last."""
+    if not isinstance(spec.design, ClusterRCT):
+        return []
+    found: list[tuple[KeyPath, str]] = [(("design", "strata", i), name) for i, name in enumerate(spec.design.strata)]
+    return found + ([(PAIRS, spec.design.pairs)] if spec.design.pairs is not None else [])
 
 
 def _canonical(
@@ -276,7 +298,7 @@ def _drop(
         steps.append((pl.col("@arm_code").is_null(), OTHER_ARM))
     if "unit" in columns and spec.design.kind == "user_rct":
         steps.append((pl.col("@unit").is_null(), NO_UNIT))
-    if "cluster" in columns and spec.design.kind == "switchback":
+    if "cluster" in columns and spec.design.kind in ("switchback", "cluster_rct"):
         steps.append((pl.col("@cluster").is_null(), NO_CLUSTER))
     if (block := _block_column(spec)) is not None:
         steps.append((pl.col(block).is_null(), NO_BLOCK))

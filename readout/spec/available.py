@@ -10,8 +10,11 @@ from readout.errors import SpecError
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
-DESIGNS = ("user_rct", "request_rct", "switchback")
-METHODS = ("difference_in_means", "block_regression")
+DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback")
+METHODS = (
+    "difference_in_means", "cluster_means", "cluster_robust", "randomization_inference", "block_regression",
+)  # fmt: skip
+UNIT_LEVEL = ("user_rct", "request_rct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +26,39 @@ class Later:
         asked: Whether the value there asks for it.
         what: How the message names it; empty where the key says it.
         hint: What there is instead.
+        designs: The kinds of design that it is about; empty: all.
     """
 
     path: str
     asked: Callable[[Any], bool] = bool
     what: str = ""
     hint: str = ""
+    designs: tuple[str, ...] = ()
 
 
 LATER: tuple[Later, ...] = (
     Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
     Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
-    Later("estimator.said", lambda said: "variance" in said, "the option variance", "leave it out: errors are Welch's"),
+    Later(
+        "estimator.method",
+        lambda m: m == "randomization_inference",
+        "the method {value}",
+        "available: block_regression",
+        ("switchback",),
+    ),
+    Later(
+        "estimator.said",
+        lambda said: "variance" in said,
+        "the option variance",
+        "leave it out: errors are Welch's",
+        UNIT_LEVEL,
+    ),
     Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
     Later(
         "decision.looks", lambda looks: looks == "sequential", "sequential looks", "looks: fixed, one look at the end"
     ),
     Later("design.pre_period"),
-    Later("design.strata"),
-    Later("design.pairs"),
     Later("design.schedule"),
     Later("design.carryover_blocks", lambda blocks: blocks != 1, "an order other than 1"),
     Later("design.assignment", lambda assignment: assignment == "paired", "paired assignment"),
@@ -65,7 +81,8 @@ def require_available(spec: Spec) -> None:
     Raises:
         SpecError: Everything of that kind in the spec, each at its key: ``segments: not available yet``.
     """
-    findings = [finding for later in LATER for finding in _asked(spec, later)]
+    mine = [later for later in LATER if not later.designs or spec.design.kind in later.designs]
+    findings = [finding for later in mine for finding in _asked(spec, later)]
     if findings:
         raise SpecError(sort_problems(spec.source, findings))
 

@@ -1,0 +1,317 @@
+"""Clusters that keep one arm: the sample of a cluster-randomized experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from estimators import cluster_means, cluster_robust, randomization_inference
+from estimators.cluster_means import Clusters as Sums
+from estimators.cluster_means import design_effect, intraclass_correlation
+from estimators.estimate import Estimate
+from estimators.inference import EstimationError
+from estimators.leave_one_out import share_of_top
+from estimators.leave_one_out_clusters import leave_one_out_clusters
+from estimators.quantiles import Histogram, quantile_effect
+from readout.errors import LogError, Problem
+from readout.logs import Logs
+from readout.logs.frame import PAIRS, cluster_labels, label
+from readout.reduce import Table, pilot_means
+from readout.samples import histograms
+from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
+from readout.spec.designs import ClusterRCT
+from readout.spec.metrics import Metric
+from readout.spec.model import Spec
+from readout.terms import Term
+from readout.text import visible
+
+# A cluster belongs to the arm that at least this share of its rows carry.
+ITS_ARM = 0.99
+IN_TWO_ARMS = "cluster seen in two arms"
+OFF_ARM = "arm differs from its cluster's"
+OWN_UNIT = "cluster units of {}"
+# Clusters are joined into this many independent groups for quantiles, where there are more.
+GROUPS = 2048
+# The top 1 % of fewer clusters is not one of them.
+ENOUGH_FOR_TOP = 100
+# Below so many clusters an interval by Student's t leans on the shape of their outcomes, and CR1 falls short.
+FEW, FEW_FOR_CR1 = 20, 50
+
+
+class Clusters:
+    """Sums by cluster and arm.
+
+    A cluster belongs to the arm that at least 99 % of its rows carry; the stray rows are left out and counted. One
+    that is more mixed than that was half treated and says nothing of either arm: it is left out whole, as a unit seen
+    in two arms is, for choosing the arm with more rows would choose by an outcome. Both kinds count as contaminated.
+    """
+
+    unit = "cluster"
+
+    def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
+        assert isinstance(spec.design, ClusterRCT)
+        self._spec, self._logs, self._seed = spec, logs, seed
+        self._arms = 1 + len(spec.design.treatment)
+        self.method = spec.estimator.method
+        self._options: dict[str, Any] = dict(spec.estimator.options)
+        self.weights = str(self._options.get("weights", "rows"))
+        self._cluster = pl.col("@cluster").cast(pl.String)
+        self.rows = KEPT
+        self._labels = cluster_labels(spec)
+
+    @property
+    def drawn(self) -> str:
+        """Within what the arms were drawn, in words; empty where nothing."""
+        names = [visible(name, 60) for at, name in self._labels if at != PAIRS]
+        if names:
+            return f", within strata of {', '.join(names)}" + " and pairs" * (len(names) < len(self._labels))
+        return ", within pairs" if self._labels else ""
+
+    def tables(self, terms: Sequence[Term]) -> list[Table]:
+        sums: dict[str, pl.Expr] = {}
+        tables = []
+        for term in terms:
+            if term.quantile is None:
+                sums |= term_sums(term)
+            if term.per_unit:
+                keys = {**self._keys(), "unit": pl.col("@unit").hash(0)}
+                tables.append(Table(OWN_UNIT.format(term.name), keys, KEPT & term.num.is_not_null()))
+        # The spread of rows about their cluster's mean, for the intraclass correlation of primaries.
+        correlated = [t for t in terms if self._is_primary(t) and t.quantile is None and t.den is None]
+        correlated = [t for t in correlated if not t.per_unit]
+        shift = pilot_means(self._logs.frame, {t.name: t.num for t in correlated}, self._logs.source.rows)
+        for term in correlated:
+            x = term.num.cast(pl.Float64) - shift[term.name]
+            sums |= {f"{term.name}|x": x, f"{term.name}|xx": x * x}
+        ends: dict[str, pl.Expr] = {}
+        for i, (_, name) in enumerate(self._labels):
+            ends[f"label {i}"] = label(pl.col(name), self._logs.dtype(name))
+            sums[f"no label {i}"] = ends[f"label {i}"].is_null().cast(pl.Int8)
+        lows, highs = ({f"{n} {end}": e for n, e in ends.items()} for end in ("low", "high"))
+        clusters = Table("clusters", self._keys(), KEPT, sums=sums, minima=lows, maxima=highs)
+        quantiles = histograms.tables([t for t in terms if t.quantile is not None], self._keys(), KEPT)
+        return [clusters, *tables, *quantiles]
+
+    def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
+        return []
+
+    def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
+        self._tables = tables
+        frame = tables["clusters"]
+        self._require_labels(frame)
+        whole = frame.group_by("cluster").agg(
+            pl.col("arm").sort_by("n", "arm", descending=[True, False]).first(),
+            pl.col("n").max().alias("most"),
+            pl.col("n").sum().alias("all"),
+            pl.len().alias("n_arms"),
+        )
+        self._n_clusters, self._mixed = len(whole), int((whole["n_arms"] > 1).sum())
+        own = pl.col("most") >= ITS_ARM * pl.col("all")
+        kept, torn = whole.filter(own), whole.filter(~own)
+        self._frame = frame.join(kept.select("cluster", "arm"), on=["cluster", "arm"], how="semi").sort("cluster")
+        self._arm = self._frame["arm"].to_numpy()
+        if len(whole) and not len(kept):
+            self._refuse_all_torn(len(whole))
+        left = {IN_TWO_ARMS: int(torn["all"].sum()), OFF_ARM: int((kept["all"] - kept["most"]).sum())}
+        return {reason: rows for reason, rows in left.items() if rows}
+
+    def counts(self) -> list[int]:
+        return [int(n) for n in np.bincount(self._arm, minlength=self._arms)]
+
+    def mixed(self) -> tuple[int, int]:
+        return self._mixed, self._n_clusters
+
+    def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        if term.quantile is not None:
+            control, treatment = (self._histogram(term, code) for code in (0, arm))
+            return quantile_effect(control, treatment, term.quantile, alpha=alpha)
+        estimate = self._estimate(self.sums(term, arm), alpha)
+        return replace(estimate, diagnostics={**estimate.diagnostics, **self._diagnostics(term, arm, estimate)})
+
+    def sums(self, term: Term, arm: int) -> Sums:
+        """The clusters of control and one arm that have a value."""
+        rows = self._frame[row_count(term)].to_numpy()
+        keep = np.isin(self._arm, (0, arm)) & (rows > 0)
+        if not keep.any():
+            raise EstimationError("no cluster has a value of it")
+        num, den = self._sums(term)
+        frame = self._frame.filter(pl.Series(keep))
+        strata, pairs = self._codes(frame)
+        return Sums(
+            num=num[keep],
+            den=den[keep],
+            arm=(self._arm[keep] == arm).astype(int),
+            strata=strata,
+            pairs=pairs,
+            labels=tuple(frame["cluster"].to_list()),
+            rows=None if term.den is None else rows[keep].astype(float),
+        )
+
+    def notes(self, metric: Metric) -> list[str]:
+        """What a reader of the metric's interval should know of its method."""
+        if metric.quantile is not None:
+            apart = "; strata and pairs do not narrow it" if self._labels else ""
+            return [f"its interval takes clusters as the independent groups, whatever the method{apart}"]
+        return self._warnings() if metric.role == "primary" else []
+
+    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
+        if term.quantile is not None:
+            return None
+        again = partial(self._estimate, alpha=alpha)
+        least_squares = self.method != "cluster_means"
+        return leave_one_out_clusters(self.sums(term, arm), again, weights=self.weights, least_squares=least_squares)
+
+    def top_share(self, term: Term) -> float | None:
+        num, _ = self._sums(term)
+        return share_of_top(num) if len(num) >= ENOUGH_FOR_TOP else None
+
+    def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
+        num, den = self._sums(term)
+        mine = self._arm == arm
+        return float(num[mine].sum()), float(den[mine].sum())
+
+    def _arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numerators and denominators of an arm's clusters that have a value."""
+        num, den = self._sums(term)
+        keep = (self._arm == arm) & (self._frame[row_count(term)].to_numpy() > 0)
+        if not keep.any():
+            raise EstimationError("an arm has no value of it")
+        return num[keep], den[keep]
+
+    def level_keys(self) -> Mapping[str, pl.Expr]:
+        return self._keys()
+
+    def level_shares(self, frame: pl.DataFrame, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        levels = frame["level"].unique().sort()
+        rows, place = self._placed(frame, arm)
+        counts = np.zeros((len(levels), int((self._arm == arm).sum())))
+        np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), place), rows["n"].to_numpy())
+        total = counts.sum(axis=0)
+        return counts[:, total > 0], total[total > 0]
+
+    def _estimate(self, clusters: Sums, alpha: float) -> Estimate:
+        if self.method == "cluster_means":
+            return cluster_means(clusters, alpha=alpha, weights=self.weights)
+        if self.method == "cluster_robust":
+            variance = str(self._options["variance"])
+            return cluster_robust(clusters, alpha=alpha, variance=variance, weights=self.weights, seed=self._seed)
+        draws = int(self._options["draws"])
+        return randomization_inference(clusters, alpha=alpha, weights=self.weights, draws=draws, seed=self._seed)
+
+    def _diagnostics(self, term: Term, arm: int, estimate: Estimate) -> dict[str, Any]:
+        """Clusters by arm; of a primary that is a mean of rows, how alike a cluster's rows are and what that costs."""
+        found: dict[str, Any] = {"clusters_control": estimate.n_control, "clusters_treatment": estimate.n_treatment}
+        if f"{term.name}|xx" not in self._frame.columns:
+            return found
+        clusters = self.sums(term, arm)
+        x, xx = (
+            self._frame.filter(pl.col("cluster").is_in(clusters.labels))[f"{term.name}|{part}"].to_numpy()
+            for part in ("x", "xx")
+        )
+        try:
+            icc = intraclass_correlation(clusters, np.maximum(xx - x * x / clusters.den, 0.0))
+        except EstimationError:
+            return found
+        return found | {"intraclass_correlation": icc, "design_effect": design_effect(clusters.den, icc)}
+
+    def _warnings(self) -> list[str]:
+        n, notes = sum(self.counts()), []
+        variance = self._options.get("variance")
+        if self.method == "randomization_inference":
+            notes.append(
+                "p-value and interval are exact for an effect that is the same everywhere, and approximate where "
+                "clusters differ in it"
+            )
+        elif variance == "CR1" and n < FEW_FOR_CR1:
+            notes.append(
+                f"CR1 errors are too small with so few clusters ({n}, fewer than {FEW_FOR_CR1}): variance CR2 or wild, "
+                "or randomization_inference, holds better"
+            )
+        elif n < FEW:
+            notes.append(
+                f"it rests on {n} clusters, fewer than {FEW}: the interval holds as far as their outcomes are near "
+                "normal; randomization_inference does not need that"
+            )
+        return notes
+
+    def _sums(self, term: Term) -> tuple[np.ndarray, np.ndarray]:
+        num = self._frame[num_sum(term)].to_numpy().astype(float)
+        if not term.per_unit:
+            return num, self._frame[den_sum(term)].to_numpy().astype(float)
+        keys = ["cluster", "arm"]
+        units = self._tables[OWN_UNIT.format(term.name)].group_by(keys).agg(pl.len().alias("units"))
+        joined = self._frame.select(keys).join(units, on=keys, how="left", maintain_order="left")
+        return num, joined["units"].fill_null(0).to_numpy().astype(float)
+
+    def _codes(self, frame: pl.DataFrame) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Stratum and pair of each cluster; a stratum of several columns goes by all their labels."""
+        labels = [frame[f"label {i} low"].to_list() for i in range(len(self._labels))]
+        pairs = np.array(labels.pop()) if self._labels and self._labels[-1][0] == PAIRS else None
+        if not labels:
+            return None, pairs
+        strata = labels[0] if len(labels) == 1 else [str(of) for of in zip(*labels, strict=True)]
+        return np.array(strata), pairs
+
+    def _histogram(self, term: Term, arm: int) -> Histogram:
+        frame = histograms.read(self._tables, term)
+        groups = min(int((self._arm == arm).sum()), GROUPS)
+        mine, place = self._placed(frame, arm)
+        if not len(mine):
+            raise EstimationError("an arm has no value of it")
+        return histograms.dense(mine, place % groups, groups)
+
+    def _placed(self, frame: pl.DataFrame, arm: int) -> tuple[pl.DataFrame, np.ndarray]:
+        """The rows of a table that belong to an arm's clusters, and the position of each row's cluster among them."""
+        mine = self._frame.filter(pl.col("arm") == arm).with_row_index("place").select("cluster", "arm", "place")
+        rows = frame.join(mine, on=["cluster", "arm"], how="inner", maintain_order="left")
+        return rows, rows["place"].cast(pl.Int64).to_numpy()
+
+    def _keys(self) -> dict[str, pl.Expr]:
+        return {"cluster": self._cluster, "arm": pl.col("@arm_code")}
+
+    def _is_primary(self, term: Term) -> bool:
+        metric = self._spec.metrics.get(term.name)
+        return metric is not None and metric.role == "primary"
+
+    def _require_labels(self, frame: pl.DataFrame) -> None:
+        """Strata and pairs are facts of clusters.
+
+        Raises:
+            LogError: A label that is null, or that differs between rows of one cluster; all such columns at once.
+        """
+        problems: list[Problem] = []
+        for i, (at, column) in enumerate(self._labels):
+            by = frame.group_by("cluster").agg(
+                pl.col(f"label {i} low").min().alias("low"),
+                pl.col(f"label {i} high").max().alias("high"),
+                pl.col(f"no label {i}").sum().alias("nulls"),
+            )
+            what = "pair" if at == PAIRS else "stratum"
+            hint = f"give each cluster one {what} on all of its rows, fixed before its assignment"
+            if nulls := int(by["nulls"].sum()):
+                in_clusters = int((by["nulls"] > 0).sum())
+                message = f"column {visible(column)!r} is null on {nulls:,} kept rows, of {in_clusters:,} clusters"
+                problems.append(self._spec.source.problem(at, message, hint))
+            elif len(apart := by.filter(pl.col("low") != pl.col("high")).sort("cluster")):
+                cluster, low, high = (visible(str(apart[name][0]), 60) for name in ("cluster", "low", "high"))
+                message = f"column {visible(column)!r} varies within {len(apart):,} of {len(by):,} clusters"
+                such = f"such as {cluster!r}, which has {low!r} and {high!r}"
+                problems.append(self._spec.source.problem(at, f"{message}, {such}", hint))
+        if problems:
+            raise LogError(problems)
+
+    def _refuse_all_torn(self, n: int) -> None:
+        """Logs in which each cluster carries both arms are of another design.
+
+        Raises:
+            LogError: Always.
+        """
+        which = "the one cluster carries" if n == 1 else f"each of the {n:,} clusters carries"
+        message = f"{which} rows of several arms, so clusters are not what was randomized"
+        hint = "user_rct where units keep an arm, switchback where clusters change it over time; or another window"
+        raise LogError([self._spec.source.problem(("design", "kind"), message, hint)])
