@@ -192,7 +192,8 @@ class Clusters:
         counts = np.zeros((len(levels), int((self._arm == arm).sum())))
         np.add.at(counts, (levels.search_sorted(rows["level"]).to_numpy(), place), rows["n"].to_numpy())
         total = counts.sum(axis=0)
-        return counts[:, total > 0], total[total > 0]
+        # Shares within a cluster count once: how many rows it sends is an outcome, and may differ by arm.
+        return counts[:, total > 0] / total[total > 0], np.ones(int((total > 0).sum()))
 
     def _estimate(self, clusters: Sums, alpha: float) -> Estimate:
         if self.method == "cluster_means":

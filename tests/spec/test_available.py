@@ -48,7 +48,6 @@ def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: L
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("estimator=cuped", "estimator.method: the method cuped: not available yet"),
         ("estimator.variance=CR2", "estimator.variance: the option variance: not available yet"),
         ("decision.looks=sequential", "decision.looks: sequential looks: not available yet"),
         ("decision.frame=target", "decision.frame: the frame target: not available yet"),
@@ -83,3 +82,14 @@ def test_switchback_keys_that_come_later(loaded: Loader, keys: str) -> None:
     )
     (found,) = refused(loaded(text))
     assert found.message.startswith(f"design.{keys.partition(':')[0]}: ")
+
+
+def test_a_method_is_available_with_its_design(loaded: Loader) -> None:
+    metrics = "metrics: {m: {column: y, role: primary, better: higher}}\n"
+    design = "kind: cluster_rct, control: a, treatment: b, strata: [s], pairs: p"
+    for estimator in ("randomization_inference", "{method: cluster_robust, variance: CR1}", "{weights: rows}"):
+        require_available(loaded(f"logs: {{path: a}}\ndesign: {{{design}}}\nestimator: {estimator}\n{metrics}"))
+    design = "kind: switchback, control: a, treatment: b, block: 2h"
+    text = f"logs: {{path: a}}\ndesign: {{{design}}}\nestimator: randomization_inference\n{metrics}"
+    (found,) = refused(loaded(text))
+    assert found.message == "estimator.method: the method randomization_inference: not available yet"
