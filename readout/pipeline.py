@@ -322,6 +322,9 @@ def _blocks(evidence: Evidence) -> tuple[BlockPoint, ...]:
 
 def _notes(evidence: Evidence) -> tuple[str, ...]:
     notes = [f"rows left out ({reason}): {n:,}" for reason, n in evidence.rows().dropped.items()]
+    sample = evidence.sample
+    if isinstance(sample, Clusters) and sample.weights == "units" and evidence.spec.economics is not None:
+        notes.append("net value against control is that of the average cluster; sums by arm are over rows")
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))
     return tuple(notes)
