@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -107,17 +108,31 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
     effect = evidence.effect(NET, 1)
     ends = (None, None, None) if effect is None else (effect.estimate, effect.ci_low, effect.ci_high)
     net = {n: None if v is None else PER * v for n, v in zip(("estimate", "ci_low", "ci_high"), ends, strict=True)}
-    worth = economics.value.usd if economics.value is not None else 0.0
-    units = {arm: value / worth for arm, (value, _, _) in totals.items() if worth and value}
+    successes = _successes(evidence)
     margin = {arm: (value - cost) / value for arm, (value, cost, _) in totals.items() if value}
     return {
         "value_per_gpu_hour": totals[first][0] / gpu_hours[first] if gpu_hours.get(first) else None,
-        "cost_per_success": {arm: totals[arm][1] / n for arm, n in units.items()} or None,
+        "cost_per_success": {arm: totals[arm][1] / n for arm, n in successes.items() if n} or None,
         "margin": margin or None,
         "net_usd_per_1k_requests": net,
         "bar": 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests,
         "per_arm": per_arm,
     }
+
+
+def _successes(evidence: Evidence) -> dict[str, float]:
+    """Successful requests by arm: the sum of the metric named ``success``, else of the one that has a value."""
+    assert evidence.spec.economics is not None
+    valued = evidence.spec.economics.value
+    names = ["success", *([] if valued is None else [valued.metric])]
+    terms = [evidence.terms[n] for n in names if n in evidence.spec.metrics]
+    plain = next((t for t in terms if t.den is None and t.quantile is None), None)
+    found = {}
+    for code, arm in enumerate(evidence.arms):
+        with contextlib.suppress(EstimationError):
+            if plain is not None:
+                found[arm] = evidence.sample.arm_total(plain, code)[0]
+    return found
 
 
 def _totals(evidence: Evidence, arm: int) -> tuple[float, float, float]:
