@@ -2,8 +2,8 @@
 
 For every seed, a world of two fleets is simulated on a real trace tiled to 14 days, under the current router, under
 the new one, and under a switchback between them; `readout` reads the switchback's log and its interval for the primary
-metric is compared with the true global effect. The same is done with an experiment that randomizes workspaces on the same shared
-fleets: its interval is naive, and the decision has to be `stronger_design`.
+metric is compared with the true global effect. The same is done with an experiment that randomizes workspaces on the
+same shared fleets: its interval is naive, and the decision has to be `stronger_design`.
 
     python benchmarks/router_coverage.py --trace TRACE.parquet            # 100 seeds, about 20 minutes of two cores
     python benchmarks/router_coverage.py --trace TRACE.parquet --seeds 10
