@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from estimators import benjamini_hochberg, holm
+from estimators.estimate import Estimate
 from estimators.inference import minimum_detectable_effect
 from readout.evidence import Evidence
+from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
 from readout.samples import Blocks, Clusters, histograms
 from readout.spec.metrics import Metric
@@ -17,25 +21,40 @@ _NUMBERS = (
 )  # fmt: skip
 
 
+ADJUSTING = ("cuped", "regression_adjusted")
+
+
 def metric_results(evidence: Evidence) -> tuple[MetricResult, ...]:
     """One result a metric and treatment arm, primaries first, else in the spec's order."""
     order = sorted(evidence.spec.metrics.values(), key=lambda m: m.role != "primary")
-    return tuple(_result(evidence, metric, arm) for metric in order for arm in evidence.treatments)
+    return _judged_together([_result(evidence, metric, arm) for metric in order for arm in evidence.treatments])
+
+
+def _judged_together(results: list[MetricResult]) -> tuple[MetricResult, ...]:
+    """P-values adjusted over secondary metrics and arms, and over primaries and arms where there are several arms."""
+    several = len({m.arm for m in results}) > 1
+    for role in ("secondary", *(["primary"] if several else [])):
+        places = [i for i, m in enumerate(results) if m.role == role and m.p_value is not None]
+        p_values = [results[i].p_value or 0.0 for i in places]
+        for i, strict, lenient in zip(places, holm(p_values), benjamini_hochberg(p_values), strict=True):
+            bh = float(lenient) if role == "secondary" else None
+            results[i] = replace(results[i], p_value_holm=float(strict), p_value_bh=bh)
+    return tuple(results)
 
 
 def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
     found = evidence.effect(metric.name, arm)
-    numbers: dict[str, Any] = dict.fromkeys(_NUMBERS)
+    values: dict[str, Any] = dict.fromkeys(_NUMBERS)
     if found is None:
         note = f"not estimated: {evidence.why_not(metric.name, arm)}"
         guardrail: Guardrail | None = (
             "inconclusive" if metric.role == "guardrail" or metric.margin is not None else None
         )
-        numbers |= {"method": evidence.sample.method, "n_control": 0, "n_treatment": 0, "relative_reason": ""}
+        values |= {"method": _method(evidence, metric), "n_control": 0, "n_treatment": 0, "relative_reason": ""}
         detectable = None
     else:
-        note, guardrail = _note(evidence, metric), guardrail_of(metric, found)
-        numbers = {name: getattr(found, name) for name in numbers}
+        note, guardrail = _note(evidence, metric, found), guardrail_of(metric, found)
+        values = {name: getattr(found, name) for name in values}
         detectable = minimum_detectable_effect(found.std_error, found.df, evidence.spec.decision.alpha)
     return MetricResult(
         metric=metric.name,
@@ -52,7 +71,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         margin=None if metric.margin is None else metric.margin.text,
         nulls=evidence.total(f"{metric.name}|null"),
         note=note,
-        **numbers,
+        **values,
     )
 
 
@@ -76,15 +95,21 @@ def _averaged(evidence: Evidence, metric: Metric) -> str:
     return "; clusters count alike" if alike else ""
 
 
-def _note(evidence: Evidence, metric: Metric) -> str:
-    notes = []
+def _method(evidence: Evidence, metric: Metric) -> str:
+    """The method asked of a metric: without covariates there is nothing to adjust for."""
+    plain = evidence.sample.method in ADJUSTING and not evidence.terms[metric.name].covariates
+    return "difference_in_means" if plain else evidence.sample.method
+
+
+def _note(evidence: Evidence, metric: Metric, found: Estimate) -> str:
+    notes = _adjustment(evidence, metric, found)
     if metric.quantile is not None:
         notes.append(f"from value buckets at most {100 * (histograms.FACTOR - 1):.2g} % wide")
     if metric.on == "untreated":
         notes.append(
             "who is left untreated in a treated arm is a selection: part of the difference is who, not how they fared"
         )
-    if metric.covariate is not None:
+    if metric.covariate is not None and evidence.sample.method != "cuped":
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):
         notes.append("a unit counts once in every block where it was seen")
@@ -93,3 +118,25 @@ def _note(evidence: Evidence, metric: Metric) -> str:
     if isinstance(evidence.sample, Clusters):
         notes += evidence.sample.notes(metric)
     return "; ".join(notes)
+
+
+def _adjustment(evidence: Evidence, metric: Metric, found: Estimate) -> list[str]:
+    """What adjusting did to an effect, or why it was not adjusted."""
+    if evidence.sample.method not in ADJUSTING:
+        return []
+    if metric.quantile is not None:
+        return ["a quantile is not adjusted"]
+    if found.method not in ADJUSTING:
+        return ["it names no covariate and is estimated by difference_in_means"]
+    shown = found.diagnostics
+    gone = shown["variance_reduction"]
+    plain = numbers.number(shown["unadjusted_estimate"], 4, True)
+    error = numbers.number(shown["unadjusted_std_error"])
+    did = f"takes away {numbers.percent(gone)}" if gone >= 0 else f"adds {numbers.percent(-gone)}"
+    notes = [f"unadjusted {plain} (std. error {error}); adjusting {did} of the variance"]
+    if shown.get("dropped"):
+        notes.append("not adjusted for " + ", ".join(shown["dropped"]))
+    if lacking := shown["units_without"]:
+        counts = ", ".join(f"{name} ({numbers.count(n)})" for name, n in lacking.items())
+        notes.append(f"{evidence.sample.unit}s without a covariate's value are given its mean: {counts}")
+    return notes

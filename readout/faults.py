@@ -9,9 +9,11 @@ import polars as pl
 
 from readout import economics
 from readout.checks import balance
+from readout.covariates import COVARIATE
 from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.reduce import NotFinite
+from readout.samples.joint_rows import JOINT
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.text import visible
@@ -63,7 +65,10 @@ def _first_line(error: BaseException) -> str:
 def _not_finite(spec: Spec, error: NotFinite) -> LogError:
     """Each place of the spec that asked for a sum with NaN or infinity in it, once."""
     found: dict[KeyPath, Problem] = {}
-    for problem, name in zip(error.problems, error.names, strict=True):
+    both = list(zip(error.problems, error.names, strict=True))
+    # Products of values that are named themselves, unless only their product is too large.
+    alone = [(problem, name) for problem, name in both if not name.startswith(JOINT)]
+    for problem, name in alone or both:
         at = _place(spec, name.rsplit("|", 1)[0])
         found.setdefault(at, spec.source.problem(at, problem.message, problem.hint, on_key=at[:1] == ("metrics",)))
     return LogError([found[at] for at in sorted(found, key=str)])
@@ -71,12 +76,20 @@ def _not_finite(spec: Spec, error: NotFinite) -> LogError:
 
 def _place(spec: Spec, name: str) -> KeyPath:
     """Where the spec asks for a sum of this name."""
+    name = name.removeprefix(JOINT)
     if name in spec.metrics:
         return ("metrics", name)
+    if name.startswith(COVARIATE):
+        column = name.removeprefix(COVARIATE)
+        uses = (m for m in spec.metrics.values() if m.covariate is not None and column in m.covariate.columns)
+        return ("metrics", next(uses).name, "covariate")
     if name in (economics.NET, economics.VALUE, economics.COST):
         return ("economics",)
     if name.startswith("trigger "):
         return ("rollback", int(name.removeprefix("trigger ")))
+    adjust = tuple(getattr(spec.design, "adjust", ())) if spec.estimator.method == "regression_adjusted" else ()
+    if name.startswith(balance.FEATURE) and name.removeprefix(balance.FEATURE) in adjust:
+        return ("design", "adjust", adjust.index(name.removeprefix(balance.FEATURE)))
     for role, prefix in (("features", balance.FEATURE), ("state", "state ")):
         names = getattr(spec.logs.columns, role)
         if name.startswith(prefix) and name.removeprefix(prefix) in names:

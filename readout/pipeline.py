@@ -15,6 +15,7 @@ import polars as pl
 from readout import checks, economics, energy
 from readout import spec as specs
 from readout.checks import assignment, balance, execution, logging, rollback, spillover
+from readout.covariates import own_terms, require_units, with_covariates
 from readout.decide import decide
 from readout.errors import LogError, SpecError
 from readout.estimate import metric_results
@@ -118,20 +119,23 @@ def check(
     progress("reading the logs")
     if spec.design.kind not in DESIGNS:
         return _readable(spec, moment)
-    evidence = gather(spec, moment, seed or 0)
+    evidence = gather(spec, moment, seed or 0, effects=False)
     found = tuple(one(evidence) for one in checks.BEFORE_EFFECTS)
     return CheckReport(spec.name, evidence.rows(), found, _notes(evidence))
 
 
-def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
+def gather(spec: Spec, as_of: datetime, seed: int = 0, *, effects: bool = True) -> Evidence:
     """One pass over the logs: everything that checks and estimates asked for; ``seed`` is of methods that draw.
 
     Raises:
         SpecError, LogError: As :func:`run`.
     """
     logs = open_logs(spec, as_of)
+    if effects:
+        require_units(spec, logs)
     metrics = metric_terms(spec, logs)
     with reading(spec, logs):
+        metrics = with_covariates(spec, logs, metrics)
         sample, terms, reduced = _reduce(spec, logs, metrics, seed)
     left_out = sample.load(reduced)
     evidence = Evidence(spec, logs, sample, {t.name: t for t in terms}, reduced, left_out)
@@ -156,6 +160,8 @@ def _reduce(
         *execution.terms(spec, logs),
         *balance.terms(spec, logs),
     ]
+    # A feature may be both compared and adjusted for.
+    terms += [t for t in own_terms(metrics) if t.name not in {known.name for known in terms}]
     _refuse_own_names(spec, terms)
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
     tables = [
@@ -305,8 +311,9 @@ def _assignment(evidence: Evidence) -> str:
 
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
     diagnostics = {name: value for one in found for name, value in one.details.items() if name != "by_arm"}
-    for name in (m.name for m in evidence.spec.metrics.values() if m.role == "primary"):
-        for arm in evidence.treatments:
+    for name, metric in evidence.spec.metrics.items():
+        shown = metric.role == "primary" or evidence.terms[name].covariates
+        for arm in evidence.treatments if shown else ():
             effect = evidence.effect(name, arm)
             if effect is not None and effect.diagnostics:
                 diagnostics[f"{name} ({evidence.arms[arm]})"] = dict(effect.diagnostics)

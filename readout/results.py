@@ -64,6 +64,8 @@ class MetricResult:
         verdict: As the contract defines it, from the interval and ``minimum_effect``.
         guardrail: ``holds``, ``harmed`` or ``inconclusive``; None where the metric has no margin.
         note: A sentence that the reader must have beside the number, else empty.
+        p_value_holm, p_value_bh: Adjusted for the metrics and arms of the same role that are read together (Holm: no
+            false finding among them; Benjamini-Hochberg: a small share of false ones); None outside such a family.
     """
 
     metric: str
@@ -96,6 +98,8 @@ class MetricResult:
     relative_reason: str = ""
     nulls: int = 0
     note: str = ""
+    p_value_holm: float | None = None
+    p_value_bh: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 
+# Marks the share of rows at one level of a text column.
+LEVEL = "@level "
 UNIT_LEVEL = ("user_rct", "request_rct")
 
 
@@ -28,6 +30,7 @@ class Term:
         quantile: Level of a quantile, None otherwise.
         source: Terms with one source share a histogram.
         missing: True where the row should count and its value is null.
+        covariates: What its effect is adjusted for, by the spec's method; each a mean over rows.
     """
 
     name: str
@@ -37,11 +40,17 @@ class Term:
     quantile: float | None = None
     source: str = ""
     missing: pl.Expr | None = None
+    covariates: tuple[Term, ...] = ()
 
     @property
     def count(self) -> pl.Expr:
         """One for every row that has a value."""
         return self.num.is_not_null().cast(pl.Int8)
+
+    @property
+    def label(self) -> str:
+        """Its name without the mark of readout's own: ``tier`` of ``@feature tier``."""
+        return self.name.partition(" ")[2] if self.name.startswith("@") else self.name
 
     @property
     def weight(self) -> pl.Expr:

@@ -303,7 +303,6 @@ def test_check_fails_on_what_it_found(world):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"estimator": "cuped"},
         {"segments": ["tier"]},
         {"capacity": {"load": "tokens", "limit": 300}},
         {"decision.looks": "sequential"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from estimators.inference import EstimationError
 from readout.checks.base import percent, threshold
@@ -81,6 +81,9 @@ def _without_one(evidence: Evidence, metric: Metric, arm: int) -> _Without | Non
     try:
         term = evidence.terms[metric.name]
         rest = evidence.sample.without_most_influential(term, arm, evidence.spec.decision.alpha)
+        if rest is not None and rest.method != whole.method:
+            # What is left out of the plain estimate is held against the plain one.
+            whole = evidence.sample.effect(replace(term, covariates=()), arm, evidence.spec.decision.alpha)
     except EstimationError:
         return None
     if rest is None:

@@ -80,6 +80,11 @@ def bad_controls(evidence: Evidence) -> Check:
     before = [*logs.columns.get("state", ()), *logs.columns.get("features", ()), *spec.design.policy_inputs]
     after = _decided_after(spec, logs)
     wrong = [name for name in dict.fromkeys(before) if name in after]
+    if covariates := _covariates(spec):
+        # Whatever else it is, what a metric measures is no fact from before the experiment.
+        after = {**_measured(spec), **after}
+        wrong += [name for name in covariates if name in after and name not in wrong]
+        before += covariates
     if not before:
         return Check("bad_controls", "logging", "skip", "no state, features or policy inputs are declared")
     if wrong:
@@ -158,6 +163,27 @@ def _decided_after(spec: Spec, logs: Logs) -> dict[str, str]:
             if name is not None and name not in exempt:
                 after.setdefault(name, f"measured by the metric {metric.name!r}")
     return after
+
+
+def _covariates(spec: Spec) -> list[str]:
+    """Columns that the spec's method adjusts for, beside the features."""
+    if spec.estimator.method == "cuped":
+        given = [m.covariate.columns for m in spec.metrics.values() if m.covariate is not None and m.quantile is None]
+        return list(dict.fromkeys(name for columns in given for name in columns))
+    if spec.estimator.method == "regression_adjusted":
+        return list(dict.fromkeys(getattr(spec.design, "adjust", ())))
+    return []
+
+
+def _measured(spec: Spec) -> dict[str, str]:
+    """Columns whose values metrics are made of."""
+    found: dict[str, str] = {}
+    for metric in spec.metrics.values():
+        names = [metric.column, metric.numerator, metric.denominator]
+        if metric.expr is not None and len(roots := set(pl.sql_expr(metric.expr).meta.root_names())) == 1:
+            names += roots
+        found |= {name: f"measured by the metric {metric.name!r}" for name in names if name is not None}
+    return found
 
 
 def _failure_tests(spec: Spec, logs: Logs) -> list[pl.Expr]:

@@ -43,20 +43,26 @@ def _metrics(readout: Readout) -> tuple[list[str], list[str]]:
     if not metrics:
         return [], []
     arm = ["Arm"] if arms else []
+    adjusted = [
+        (header, field)
+        for header, field in (("p (Holm)", "p_value_holm"), ("p (BH)", "p_value_bh"))
+        if any(getattr(m, field) is not None for m in metrics)
+    ]
     numbers = table(
-        ["Metric", *arm, "Effect", "Std. error", "df", "Statistic", "p", "Detectable effect"],
+        ["Metric", *arm, "Effect", "Std. error", "df", "Statistic", "p", *(h for h, _ in adjusted),
+         "Detectable effect"],
         [
             [
                 name(m.metric),
                 *([name(m.arm)] if arms else []),
                 *(number(v, 4) for v in (m.estimate, m.std_error, m.df, m.statistic)),
-                p_value(m.p_value),
+                *(p_value(getattr(m, field)) for field in ("p_value", *(f for _, f in adjusted))),
                 number(m.minimum_detectable_effect),
             ]
             for m in metrics
         ],
-        right="l" + "l" * arms + "rrrrrr",
-    )
+        right="l" + "l" * arms + "rrrrrr" + "r" * len(adjusted),
+    )  # fmt: skip
     definitions = table(
         ["Metric", *arm, "Role", "Better", "Estimand", "Method", "Unit", "n control", "n treatment", "Nulls",
          "Minimum effect", "Margin"],

@@ -18,7 +18,10 @@ _METRIC_FIELDS = (
     "ci_low", "ci_high", "relative", "relative_ci_low", "relative_ci_high", "control_value", "treatment_value",
     "n_control", "n_treatment", "minimum_detectable_effect", "verdict",
 )  # fmt: skip
-_METRIC_ADDITIONS = ("guardrail", "better", "unit", "minimum_effect", "margin", "relative_reason", "nulls", "note")
+_METRIC_ADDITIONS = (
+    "guardrail", "better", "unit", "minimum_effect", "margin", "relative_reason", "nulls", "note", "p_value_holm",
+    "p_value_bh",
+)  # fmt: skip
 
 
 def to_json(readout: Readout) -> str:

@@ -88,6 +88,7 @@ def effects(readout: Readout) -> list[str]:
         _doubt(readout),
         table(headers, rows, right="l" + "l" * arms + "rrrrl"),
         [_reading(readout, shown)] + ([f"{beyond} more rows are in the appendix."] if beyond else []),
+        _families(readout),
         bullets(_notes(shown, arms)),
         _figures(readout),
     )
@@ -129,6 +130,23 @@ def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     if None in verdicts:
         parts.append(f"{DASH}: withheld.")
     return " ".join(parts)
+
+
+def _families(readout: Readout) -> list[str]:
+    """Which of the effects that are read together stand when they are judged together."""
+    lines = []
+    arms = words.several_arms(readout)
+    for role in ("primary", "secondary"):
+        family = [m for m in readout.metrics if m.role == role and m.p_value_holm is not None]
+        if len(family) < 2:
+            continue
+        stand = [m for m in family if m.p_value_holm is not None and m.p_value_holm < readout.alpha]
+        named = ", ".join(f"{name(m.metric)} for {name(m.arm)}" if arms else name(m.metric) for m in stand)
+        what = f"{role} effects ({'metrics and arms' if arms else 'metrics'})"
+        found = f"{len(stand)} of {len(family)} {what} {'differs' if len(stand) == 1 else 'differ'} from zero: {named}."
+        none = f"none of {len(family)} {what} differs from zero."
+        lines.append(f"Judged together (Holm, {level(readout.alpha)}), {found if stand else none}")
+    return lines
 
 
 def _notes(shown: list[MetricResult], arms: bool) -> list[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from estimators import difference_in_means
+from estimators import cuped, difference_in_means
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
 from readout.logs import Logs
 from readout.reduce import Table, pilot_means
-from readout.samples import histograms
+from readout.samples import histograms, joint_rows
 from readout.samples.base import KEPT, den_sum, num_sum
 from readout.spec.model import Spec
 from readout.terms import Term
@@ -27,9 +28,8 @@ class RowArms:
     come from the difference of two large ones.
     """
 
-    method = "difference_in_means"
-
     def __init__(self, spec: Spec, logs: Logs) -> None:
+        self.method = spec.estimator.method
         self.unit = "request" if spec.design.kind == "request_rct" else "row"
         self._arms = 1 + len(spec.design.treatment)
         self._logs = logs
@@ -52,6 +52,8 @@ class RowArms:
             if term.den is not None:
                 d = term.den.cast(pl.Float64) - self._shift[den_sum(term)]
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}
+            if term.covariates:
+                sums |= joint_rows.sums(term, x, None if term.den is None else d, self._shifts(term))
         arm = {"arm": pl.col("@arm_code")}
         self._quantiles = [t for t in terms if t.quantile is not None]
         quantiles = histograms.packed(self._quantiles, pl.col("@arm_code"), KEPT, self._logs)
@@ -76,6 +78,8 @@ class RowArms:
         if term.quantile is not None:
             control, treatment = self._histogram(term, 0), self._histogram(term, arm)
             return quantile_effect(control, treatment, term.quantile, alpha=alpha, independent_rows=True)
+        if term.covariates:
+            return self._cuped(term, arm, alpha)
         return difference_in_means(self.moments(term, 0), self.moments(term, arm), alpha=alpha)
 
     def moments(self, term: Term, arm: int) -> Moments:
@@ -91,13 +95,32 @@ class RowArms:
         rest = Moments.from_sums(n, 0.0, x, xx, self._shift[den_sum(term)], *parts)
         return _with_slope(rest, self._slope(term))
 
+    def _cuped(self, term: Term, arm: int, alpha: float) -> Estimate:
+        for code in (0, arm):
+            self.moments(term, code)  # says so where an arm has no value
+        pair = self._by_arm[0], self._by_arm[arm]
+        if term.den is None:
+            outcome = joint_rows.Outcome(self._shift[num_sum(term)])
+        else:
+            outcome = joint_rows.Outcome(0.0, self._shift[den_sum(term)], self._slope(term))
+        control, treatment, lacking = joint_rows.moments(term, pair, outcome, self._shifts(term))
+        found = cuped(control, treatment, alpha=alpha)
+        return replace(found, diagnostics={**found.diagnostics, "units_without": lacking})
+
+    def _shifts(self, term: Term) -> list[float]:
+        """Pilot means of the covariates."""
+        return [self._shift[num_sum(c)] for c in term.covariates]
+
     def _slope(self, term: Term) -> float:
         """The pilot's ratio."""
         den = self._shift[den_sum(term)]
         return self._shift[num_sum(term)] / den if den else 0.0
 
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        """Without the largest value of either arm, whichever moves a plain mean more."""
+        """Without the largest value of either arm, whichever moves a plain mean more; not adjusted.
+
+        The sums do not tell which covariate the largest value goes with.
+        """
         if term.quantile is not None or term.den is not None:
             return None
         candidates = []
@@ -109,7 +132,7 @@ class RowArms:
             candidates.append(difference_in_means(moments[0], moments[arm], alpha=alpha))
         if not candidates:
             return None
-        whole = self.effect(term, arm, alpha).estimate
+        whole = self.effect(replace(term, covariates=()), arm, alpha).estimate
         return max(candidates, key=lambda e: abs(e.estimate - whole))
 
     def top_share(self, term: Term) -> float | None:

@@ -15,13 +15,14 @@ from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.samples import histograms
+from readout.samples import adjusted, histograms
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.model import Spec
-from readout.terms import Term
+from readout.terms import LEVEL, Term
 
 # Units are spread over this many groups for quantiles and labels: enough for their variance, few enough for memory.
 GROUPS = 256
+SUMS = (num_sum, den_sum)
 # More arms than an experiment has.
 ARMS = 64
 IN_TWO_ARMS = "unit seen in two arms"
@@ -32,9 +33,9 @@ class Units:
     """Sums by unit and arm; a unit seen in two arms is left out and counted."""
 
     unit = "unit"
-    method = "difference_in_means"
 
     def __init__(self, spec: Spec, logs: Logs) -> None:
+        self.method = spec.estimator.method
         self._logs = logs
         self._arms = 1 + len(spec.design.treatment)
         self._key = pl.col("@unit").hash(0)
@@ -85,6 +86,8 @@ class Units:
         if term.quantile is not None:
             control, treatment = self._histograms(term, arm)
             return quantile_effect(control, treatment, term.quantile, alpha=alpha)
+        if term.covariates:
+            return adjusted.effect(self.method, *self._with_covariates(term, arm), alpha=alpha)
         return difference_in_means(self.moments(term, 0), self.moments(term, arm), alpha=alpha)
 
     def moments(self, term: Term, arm: int) -> Moments:
@@ -96,6 +99,8 @@ class Units:
         control, treatment = self._arrays(term, 0), self._arrays(term, arm)
         if term.quantile is not None or min(len(control[0]), len(treatment[0])) < 3:
             return None
+        if term.covariates:
+            return adjusted.without_one(self.method, *self._with_covariates(term, arm), alpha=alpha)
         if term.per_unit:
             return leave_one_out_means((control[0], None), (treatment[0], None), alpha=alpha)
         return leave_one_out_means(control, treatment, alpha=alpha)
@@ -121,14 +126,32 @@ class Units:
         return counts[:, total > 0], total[total > 0]
 
     def _arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
-        mine = self._arm == arm
-        num = self._frame[num_sum(term)].to_numpy()[mine].astype(float)
-        den = self._frame[den_sum(term)].to_numpy()[mine].astype(float)
+        keep = self._having(term, arm)
+        num = self._frame[num_sum(term)].to_numpy()[keep].astype(float)
+        den = self._frame[den_sum(term)].to_numpy()[keep].astype(float)
+        return num, den
+
+    def _having(self, term: Term, arm: int) -> np.ndarray:
+        """An arm's units that have a value, as a mask of the unit table."""
         # Known by its rows, not by its denominator: costs without a success count too.
-        keep = self._frame[row_count(term)].to_numpy()[mine] > 0
+        keep: np.ndarray = (self._arm == arm) & (self._frame[row_count(term)].to_numpy() > 0)
         if not keep.any():
             raise EstimationError("an arm has no value of it")
-        return num[keep], den[keep]
+        return keep
+
+    def _with_covariates(self, term: Term, arm: int) -> tuple[adjusted.Arm, adjusted.Arm, list[str]]:
+        """Outcome and covariates of control's and of an arm's units, and the covariates' names."""
+        # A level that no row is at needs no word.
+        covariates = [
+            c for c in term.covariates if not c.name.startswith(LEVEL) or self._frame[num_sum(c)].to_numpy().any()
+        ]
+        arms = []
+        for code in (0, arm):
+            num, den = self._arrays(term, code)
+            keep = self._having(term, code)
+            x = [adjusted.means(*(self._frame[of(c)].to_numpy()[keep] for of in SUMS)) for c in covariates]
+            arms.append(adjusted.Arm(num, None if term.per_unit else den, np.column_stack(x)))
+        return arms[0], arms[1], [c.label for c in covariates]
 
     def _histograms(self, term: Term, arm: int) -> tuple[Histogram, Histogram]:
         frame = histograms.read(self._tables, term)

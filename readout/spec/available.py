@@ -12,7 +12,8 @@ from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
 DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback")
 METHODS = (
-    "difference_in_means", "cluster_means", "cluster_robust", "randomization_inference", "block_regression",
+    "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
+    "randomization_inference", "block_regression",
 )  # fmt: skip
 UNIT_LEVEL = ("user_rct", "request_rct")
 
@@ -45,6 +46,13 @@ LATER: tuple[Later, ...] = (
         "the method {value}",
         "available: block_regression",
         ("switchback",),
+    ),
+    Later(
+        "estimator.method",
+        lambda m: m == "regression_adjusted",
+        "the method {value} of single rows",
+        "take cuped or difference_in_means",
+        ("request_rct",),
     ),
     Later(
         "estimator.said",

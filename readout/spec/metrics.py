@@ -31,6 +31,11 @@ class Covariate(Section):
     denominator: Column | None = None
     """Column of the denominator, where the covariate is a ratio."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it is read from."""
+        return (self.numerator,) if self.denominator is None else (self.numerator, self.denominator)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricKeys(Section):
@@ -65,7 +70,8 @@ class MetricKeys(Section):
     covariate: Annotated[
         Covariate | None, Shorthand(lambda v: {"numerator": v} if isinstance(v, str) else v, {"type": "string"})
     ] = None
-    """Pre-period covariate of cuped: a column, or {numerator, denominator} for a ratio."""
+    """Pre-period covariate of cuped: a column, or {numerator, denominator} for a ratio. A unit's value is the mean over
+    its rows that have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
