@@ -1,6 +1,6 @@
 """How often the checks fail where their assumption holds, and where it is broken by a stated amount.
 
-Run from the root of the repository (about 8 minutes of one core; writes the table of docs/checks.md):
+Run from the root of the repository (about 16 minutes of processor time; writes the table of docs/checks.md):
 
     OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 python -m benchmarks.check_calibration --seeds 500 --out docs/checks.md
 
