@@ -1,6 +1,6 @@
 """Tests and intervals from a point, its standard error and its degrees of freedom.
 
-Only ``scipy.special`` is used: ``scipy.stats`` costs a second of import time.
+Only ``scipy.special`` is used, and loaded where it is needed: ``scipy.stats`` costs a second of import time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from estimators.estimate import Estimate
 
@@ -31,6 +29,8 @@ class Relative:
 
 def t_quantile(p: float, df: float) -> float:
     """Quantile of Student's t; of the standard normal where ``df`` is infinite."""
+    from scipy.special import ndtri, stdtrit
+
     return float(ndtri(p)) if math.isinf(df) else float(stdtrit(df, p))
 
 
@@ -49,6 +49,8 @@ def t_interval(estimate: float, std_error: float, df: float, alpha: float) -> tu
 
 def two_sided_p(statistic: float, df: float) -> float:
     """Two-sided p-value of a t statistic (normal where ``df`` is infinite)."""
+    from scipy.special import ndtr, stdtr
+
     tail = ndtr(-abs(statistic)) if math.isinf(df) else stdtr(df, -abs(statistic))
     return float(min(1.0, 2.0 * tail))
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import chdtrc
 
 from estimators.inference import EstimationError
 
@@ -42,4 +41,6 @@ def chi_square_srm(counts: ArrayLike, shares: ArrayLike) -> tuple[float, int, fl
         return math.inf, df, 0.0
     expected = total * weight[open_arms] / weight.sum()
     statistic = float(((observed[open_arms] - expected) ** 2 / expected).sum())
+    from scipy.special import chdtrc
+
     return statistic, df, float(chdtrc(df, statistic))

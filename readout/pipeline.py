@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import checks, economics, energy
+from readout import beside, checks, economics, energy
 from readout import spec as specs
 from readout.checks import assignment, balance, execution, logging, rollback, spillover
 from readout.covariates import own_terms, require_units, with_covariates
@@ -84,8 +84,7 @@ def run(
     require_available(spec)
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     drawing = figures and spec.report.figures
-    if drawing:
-        drawings.prepare()
+    beside.load(*beside.STATISTICS, *(beside.FIGURES if drawing else ()))
     progress("reading the logs")
     evidence = gather(spec, moment, seed or 0)
     progress("estimating")

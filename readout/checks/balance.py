@@ -153,7 +153,7 @@ def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] 
 def _of_unit_means(units: Units | Clusters, term: Term, arm: int) -> tuple[float, float] | None:
     """Every unit's own mean counts once: how many rows a unit sends is an outcome, and may differ by arm."""
     try:
-        sums = [units._arrays(term, code) for code in (0, arm)]
+        sums = [units.arrays(term, code) for code in (0, arm)]
     except EstimationError:
         return None
     return _compare(*(Moments.from_arrays(num / den) for num, den in sums))

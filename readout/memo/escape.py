@@ -7,7 +7,7 @@ such text safe for one medium; what they return is for display, never for parsin
 from __future__ import annotations
 
 import re
-from xml.sax.saxutils import escape as _xml_escape
+from html import escape as _xml_escape
 
 from readout.text import shorten, visible
 
@@ -59,7 +59,7 @@ def terminal(text: str, encoding: str = "utf-8") -> str:
 
 def xml(text: str) -> str:
     """Text for an element or a double-quoted attribute of an SVG file."""
-    return _xml_escape(visible(text), {'"': "&quot;"})
+    return _xml_escape(visible(text))
 
 
 def workflow_message(text: str) -> str:

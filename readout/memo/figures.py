@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
 from typing import Final
 
 from readout.memo import words
@@ -15,17 +13,6 @@ from readout.results import Readout
 EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
-
-
-def prepare() -> None:
-    """Begin to load Matplotlib beside other work; :func:`draw` waits for what is left of it."""
-
-    def load() -> None:
-        with contextlib.suppress(ImportError):
-            import matplotlib.backends.backend_svg
-            import matplotlib.figure  # noqa: F401
-
-    threading.Thread(target=load, daemon=True).start()
 
 
 def draw(readout: Readout) -> dict[str, bytes]:

@@ -175,7 +175,7 @@ class Clusters:
         mine = self._arm == arm
         return float(num[mine].sum()), float(den[mine].sum())
 
-    def _arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
         """Numerators and denominators of an arm's clusters that have a value."""
         num, den = self._sums(term)
         keep = (self._arm == arm) & (self._frame[row_count(term)].to_numpy() > 0)

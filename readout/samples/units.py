@@ -92,11 +92,11 @@ class Units:
 
     def moments(self, term: Term, arm: int) -> Moments:
         """One arm's moments over units that have a value."""
-        num, den = self._arrays(term, arm)
+        num, den = self.arrays(term, arm)
         return Moments.from_arrays(num, None if term.per_unit else den)
 
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        control, treatment = self._arrays(term, 0), self._arrays(term, arm)
+        control, treatment = self.arrays(term, 0), self.arrays(term, arm)
         if term.quantile is not None or min(len(control[0]), len(treatment[0])) < 3:
             return None
         if term.covariates:
@@ -106,10 +106,10 @@ class Units:
         return leave_one_out_means(control, treatment, alpha=alpha)
 
     def top_share(self, term: Term) -> float | None:
-        return share_of_top(np.concatenate([self._arrays(term, a)[0] for a in range(self._arms)]))
+        return share_of_top(np.concatenate([self.arrays(term, a)[0] for a in range(self._arms)]))
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
-        num, den = self._arrays(term, arm)
+        num, den = self.arrays(term, arm)
         return float(num.sum()), float(den.sum())
 
     def level_keys(self) -> Mapping[str, pl.Expr]:
@@ -125,7 +125,8 @@ class Units:
         total = counts.sum(axis=0)
         return counts[:, total > 0], total[total > 0]
 
-    def _arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numerator and denominator of an arm, an entry a unit that has a value."""
         keep = self._having(term, arm)
         num = self._frame[num_sum(term)].to_numpy()[keep].astype(float)
         den = self._frame[den_sum(term)].to_numpy()[keep].astype(float)
@@ -147,7 +148,7 @@ class Units:
         ]
         arms = []
         for code in (0, arm):
-            num, den = self._arrays(term, code)
+            num, den = self.arrays(term, code)
             keep = self._having(term, code)
             x = [adjusted.means(*(self._frame[of(c)].to_numpy()[keep] for of in SUMS)) for c in covariates]
             arms.append(adjusted.Arm(num, None if term.per_unit else den, np.column_stack(x)))
