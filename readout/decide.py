@@ -108,7 +108,8 @@ def decide(evidence: Evidence, checks: Sequence[Check]) -> Decision:
     by_arm = {arm: _decide_arm(evidence, checks, arm) for arm in evidence.treatments}
     best = min(by_arm, key=lambda arm: (STRENGTH.index(by_arm[arm].action), -_gain(evidence, arm), arm))
     actions = {evidence.arms[arm]: decision.action for arm, decision in by_arm.items()}
-    return replace(by_arm[best], by_arm=actions)
+    others = tuple(by_arm[arm].headline for arm in by_arm if actions[evidence.arms[arm]] != by_arm[best].action)
+    return replace(by_arm[best], by_arm=actions, reasons=by_arm[best].reasons + others)
 
 
 def _decide_arm(evidence: Evidence, checks: Sequence[Check], arm: int) -> Decision:
@@ -243,6 +244,8 @@ def _verdict_words(m: MetricResult) -> str:
 def _guardrail_words(m: MetricResult) -> str:
     state = {"holds": "holds", "harmed": "is harmed", "inconclusive": "is not shown safe"}[str(m.guardrail)]
     margin = f" (margin {m.margin})" if m.margin is not None else ""
+    if m.guardrail == "holds" and m.verdict == "worse":
+        state += ", though it is worse"
     return f"guardrail {m.metric} {state}{margin}: {_interval(m) or m.note or 'not estimated'}"
 
 

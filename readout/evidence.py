@@ -11,8 +11,8 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from readout.errors import LogError, Problem
 from readout.logs import Logs
-from readout.logs.frame import OTHER_ARM, OUTSIDE, REASONS, arms
-from readout.reduce import Table
+from readout.logs.frame import OUTSIDE, REASONS, arms
+from readout.reduce import Table, pilot
 from readout.results import MetricResult, Rows
 from readout.samples import Sample
 from readout.spec.model import Spec
@@ -130,10 +130,15 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
         names = ", ".join(repr(a) for a in empty)
-        others = rows.dropped.get(OTHER_ARM, 0)
-        hint = (
-            f"{others:,} rows carry other labels in the arm column; see design.control and design.treatment"
-            if others
-            else ("check design.control and design.treatment against the arm column, and the window")
-        )
-        raise LogError([Problem(path, f"no kept row of arm {names}; an effect needs both arms", hint)])
+        hint = f"arms in the log: {_arms_seen(evidence)}; see design.control and design.treatment, and the window"
+        at = ("design", "control") if empty[0] == evidence.arms[0] else ("design", "treatment")
+        message = f"no kept row of arm {names}; an effect needs both arms"
+        raise LogError([evidence.spec.source.problem(at, message, hint)])
+
+
+def _arms_seen(evidence: Evidence) -> str:
+    """The arm labels in slices of the log, for a hint."""
+    logs = evidence.logs
+    seen = pilot(logs.frame, [pl.col("@arm").drop_nulls().unique().implode().alias("arms")], logs.source.rows)
+    labels = sorted({str(label) for found in seen["arms"] for label in found})
+    return ", ".join(repr(visible(label, 40)) for label in labels[:10]) + (" …" if len(labels) > 10 else "")

@@ -91,6 +91,7 @@ TRIGGER = failed("rollback_trigger", "rollback")
 LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("rollback_trigger_fired", "rollback", {"checks": [TRIGGER]}),
     ("broken_assignment", "pause", {"checks": [failed("srm", "pause")]}),
+    ("later_facts_taken_for_earlier", "instrument", {"checks": [failed("bad_controls", "instrument")]}),
     ("missing_evidence", "instrument", {"checks": [failed("required_fields", "instrument")]}),
     ("shared_capacity", "stronger_design", {"checks": [failed("unit_of_randomization", "stronger_design")]}),
     ("design_does_not_hold", "stronger_design", {"checks": [failed("tail_dominance", "stronger_design")]}),
@@ -132,7 +133,7 @@ def test_of_two_rules_the_earlier_wins(first, second):
     [
         *(({"checks": [failed(c, "pause")]}, "broken_assignment")
           for c in ("eligibility", "exposure_time", "arm_contamination", "treatment_start", "covariate_balance")),
-        *(({"checks": [failed(c, "instrument")]}, "missing_evidence") for c in ("completed_only", "bad_controls")),
+        ({"checks": [failed("completed_only", "instrument")]}, "missing_evidence"),
         *(({"checks": [failed(c, "stronger_design")]}, "shared_capacity")
           for c in ("untreated_outcomes", "mixed_batches")),
         *(({"checks": [failed(c, "stronger_design")]}, "design_does_not_hold")

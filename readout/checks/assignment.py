@@ -14,6 +14,7 @@ from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import Check
+from readout.samples import RowArms
 from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.terms import Term
@@ -25,6 +26,10 @@ FEWEST_EXPECTED = 5
 # A difference of eligible shares counts from this p-value down.
 ELIGIBLE_P = 0.001
 ELIGIBLE = "@eligible"
+ARMS_MET = "arms that units met"
+# A unit with this many requests meets several arms, where requests are drawn one by one and no arm is rare.
+ENOUGH_REQUESTS = 10
+ENOUGH_UNITS = 10
 
 
 def tables(spec: Spec, logs: Logs) -> list[Table]:
@@ -41,7 +46,14 @@ def tables(spec: Spec, logs: Logs) -> list[Table]:
         sums["not_eligible"] = count(ineligible)
         if treated is not None:
             sums["treated_not_eligible"] = count(ineligible & treated)
-    return [rows_table(sums)]
+    found = [rows_table(sums)]
+    if spec.design.kind == "request_rct" and logs.has("unit"):
+        arm = pl.col("@arm_code")
+        where = pl.col("@drop").is_null() & pl.col("@unit").is_not_null()
+        found.append(
+            Table(ARMS_MET, {"unit": pl.col("@unit").hash(0)}, where, minima={"least": arm}, maxima={"most": arm})
+        )
+    return found
 
 
 def terms(spec: Spec, logs: Logs) -> list[Term]:
@@ -69,6 +81,8 @@ def srm(evidence: Evidence) -> Check:
     )
     if sum(s > 0 for s in shares) < 2:
         return Check(name, "assignment", "skip", f"the split gives one arm everything, so nothing was drawn; {said}")
+    if (kept_one_arm := _kept_one_arm(evidence, max(shares))) is not None:
+        return Check(name, "assignment", "fail", kept_one_arm, action="pause")
     statistic: float | None
     statistic, _, p = chi_square_srm(counts, shares)
     if math.isinf(statistic):
@@ -96,6 +110,23 @@ def _exact_p(counts: Sequence[int], shares: Sequence[float]) -> float:
     above = np.where(k > 0, bdtrc(np.maximum(k - 1, 0), n, s), 1.0)
     tails = np.minimum(bdtr(k, n, s), above)[s > 0]
     return float(min(1.0, 2.0 * tails.min() * len(tails)))
+
+
+def _kept_one_arm(evidence: Evidence, largest_share: float) -> str | None:
+    """That units keep one arm although requests are said to be drawn one by one; None where they do not."""
+    if ARMS_MET not in evidence.tables:
+        return None
+    busy = evidence.tables[ARMS_MET].filter(pl.col("n") >= ENOUGH_REQUESTS)
+    if len(busy) < ENOUGH_UNITS:
+        return None
+    single = float((busy["least"] == busy["most"]).mean())  # type: ignore[arg-type]
+    by_chance = largest_share**ENOUGH_REQUESTS
+    if single <= max(0.5, 2 * by_chance):
+        return None
+    return (
+        f"{percent(single)} of {len(busy):,} units with {ENOUGH_REQUESTS} requests or more met one arm only: "
+        "units were randomized, not requests; say design.kind: user_rct"
+    )
 
 
 def eligibility(evidence: Evidence) -> Check:
@@ -176,7 +207,7 @@ def treatment_start(evidence: Evidence) -> Check:
 
 def arm_contamination(evidence: Evidence) -> Check:
     """Randomized units that carry two arms."""
-    if evidence.sample.unit in ("request", "row"):
+    if isinstance(evidence.sample, RowArms):
         return Check("arm_contamination", "assignment", "skip", "each row is a unit of its own and carries one arm")
     limit = threshold(evidence.spec, "arm_contamination", 0.01)
     mixed, total = evidence.sample.mixed()

@@ -24,6 +24,7 @@ from readout.results import MetricResult, Readout
 
 _METRICS_SHOWN = 14  # rows of the effect table; what is beyond stands in the appendix
 _WARNINGS_SHOWN = 8
+_ADJUSTED = frozenset({"block_regression", "cuped", "regression_adjusted"})
 _NAIVE = {"per_token": "by tokens", "per_request": "by requests", "provisioned": "provisioned"}
 
 
@@ -123,6 +124,8 @@ def _doubt(readout: Readout) -> list[str]:
 def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     verdicts = {metric.verdict for metric in shown}
     parts = [f"Effects are treatment minus control, with intervals at {level(readout.alpha)}."]
+    if any(metric.method in _ADJUSTED for metric in shown):
+        parts.append("Control and treatment are adjusted means, so raw averages of the log differ from them.")
     if "no_effect" in verdicts:
         parts.append("*No effect*: the whole interval lies inside the smallest effect worth acting on.")
     if "inconclusive" in verdicts:
@@ -224,7 +227,8 @@ def checks(readout: Readout) -> list[str]:
     counts = {status: sum(c.status == status for c in readout.checks) for status in ("pass", "skip")}
     rows = [[name(c.name), markdown(c.message), words.ACTION[c.action] if c.action else DASH] for c in failed]
     more = [f"{len(warned) - _WARNINGS_SHOWN} more warnings are in the appendix."]
-    summary = f"Passed: {counts['pass']}. Skipped, since they could not have seen a violation: {counts['skip']}."
+    skipped = "Skipped, since they could see nothing here (the appendix says why)"
+    summary = f"Passed: {counts['pass']}. {skipped}: {counts['skip']}."
     return section(
         "## Checks that weigh on the decision",
         table(["Failed", "What was found", "Asks for"], rows) if rows else ["No check failed."],

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from readout.logs import Logs
+from readout.reduce import collect
 from readout.samples.base import Sample
 from readout.samples.blocks import Blocks
 from readout.samples.clusters import Clusters
 from readout.samples.rows import RowArms
 from readout.samples.units import Units
 from readout.spec.model import Spec
+
+# Up to this many rows, ids are counted exactly; above, by a sketch whose error is well below the tolerance.
+EXACT = 1_000_000
+TOLERANCE = 0.03
 
 __all__ = ["Blocks", "Clusters", "RowArms", "Sample", "Units", "sample_of"]
 
@@ -24,4 +31,15 @@ def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
         return Clusters(spec, logs, seed)
     if spec.design.kind == "user_rct" and logs.has("unit"):
         return Units(spec, logs)
+    if spec.design.kind == "request_rct" and logs.has("request") and _repeated(logs):
+        return Units(spec, logs, "request")
     return RowArms(spec, logs)
+
+
+def _repeated(logs: Logs) -> bool:
+    """Whether request ids stand on several rows, so that a row is not an observation of its own."""
+    ids = pl.col("@request").drop_nulls()
+    few = logs.source.rows <= EXACT
+    distinct = ids.hash(0).n_unique() if few else ids.approx_n_unique()
+    found = collect([logs.frame.select(ids.len().alias("rows"), distinct.alias("distinct"))])[0].row(0, named=True)
+    return bool(found["distinct"] < found["rows"] * (1.0 if few else 1.0 - TOLERANCE))

@@ -30,15 +30,17 @@ ELIGIBLE = "eligible"
 
 
 class Units:
-    """Sums by unit and arm; a unit seen in two arms is left out and counted."""
+    """Sums by unit and arm; a unit seen in two arms is left out and counted.
 
-    unit = "unit"
+    ``role`` is what was randomized: the unit, or the request where its id stands on several rows.
+    """
 
-    def __init__(self, spec: Spec, logs: Logs) -> None:
+    def __init__(self, spec: Spec, logs: Logs, role: str = "unit") -> None:
+        self.unit = role
         self.method = spec.estimator.method
         self._logs = logs
         self._arms = 1 + len(spec.design.treatment)
-        self._key = pl.col("@unit").hash(0)
+        self._key = pl.col(f"@{role}").hash(0)
         self._eligible = pl.col("@eligible").fill_null(False).cast(pl.Int8) if logs.has("eligible") else None
         self.rows = KEPT
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 
+from readout import pipeline, spec
+from readout.checks.assignment import srm
+
+AS_OF = datetime(2026, 10, 20, tzinfo=UTC)
 START = datetime(2026, 10, 5)
 SWITCHBACK = {"kind": "switchback", "block": "2h"}
 
@@ -177,3 +181,46 @@ def test_units_in_two_arms(said, mixed, status):
 
 def test_requests_carry_one_arm_each(said):
     assert said("arm_contamination", {"arm": ["a", "b"] * 50}, design={"kind": "request_rct"}).status == "skip"
+
+
+def _requests(users: int, by: str, seed: int = 0) -> pl.DataFrame:
+    """Requests of users, the arm drawn by request or by user."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(users), 20)
+    drawn = rng.integers(0, 2, len(user)) if by == "request" else rng.integers(0, 2, users)[user]
+    return pl.DataFrame(
+        {
+            "user": user,
+            "request": [f"r{i}" for i in range(len(user))],
+            "arm": np.where(drawn == 1, "new", "old"),
+            "ms": rng.gamma(2, 50, len(user)),
+        }
+    )
+
+
+REQUESTS = {
+    "design.kind": "request_rct",
+    "logs.columns": {"unit": "user", "arm": "arm", "request": "request"},
+    "metrics": {"m": {"column": "ms", "role": "primary", "better": "lower"}},
+}
+
+
+def test_units_that_keep_their_arm_were_not_randomized_by_request(world) -> None:
+    found = {}
+    for by in ("request", "user"):
+        path = world.write(_requests(60, by), REQUESTS)
+        found[by] = srm(pipeline.gather(spec.load(path), AS_OF))
+    assert found["request"].status == "pass"
+    assert (found["user"].status, found["user"].action) == ("fail", "pause")
+    assert "units were randomized, not requests; say design.kind: user_rct" in found["user"].message
+
+
+def test_a_request_on_several_rows_is_one_observation(world) -> None:
+    once = _requests(60, "request")
+    results = []
+    for frame in (once, pl.concat([once] * 4)):
+        evidence = pipeline.gather(spec.load(world.write(frame, REQUESTS)), AS_OF)
+        effect = evidence.effect("m", 1)
+        assert effect is not None
+        results.append((effect.estimate, effect.std_error, effect.n_control))
+    assert results[1] == pytest.approx(results[0], rel=1e-3)

@@ -134,7 +134,8 @@ def test_a_float_arm_of_nan_is_no_arm(world) -> None:
 
 def test_one_arm_only_and_no_row_left(world, refused) -> None:
     (problem,) = refused(world.log().filter(arm="old"))
-    assert problem.message == "no kept row of arm 'new'; an effect needs both arms"
+    assert problem.message == "design.treatment: no kept row of arm 'new'; an effect needs both arms"
+    assert problem.hint.startswith("arms in the log: 'old';")
     (problem,) = refused(world.log(), {"logs.start": "2030-01-01"})
     assert problem.message == "no row is left of 480 read: 480 outside the window"
     (problem,) = refused(world.log().with_columns(arm=pl.lit(None, pl.String)))

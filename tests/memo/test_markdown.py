@@ -100,7 +100,7 @@ def test_failed_checks_stand_in_front_and_passed_ones_only_in_the_appendix(spill
     assert "| `untreated_outcomes` | ttft of untreated rows rises by 14 ms" in front
     assert "| Run a stronger design |" in front
     assert "Warning, `carryover`: the lag's interval leaves the band: 1.2 \\[-4.0, 6.4\\] ms" in front
-    assert "Passed: 2. Skipped, since they could not have seen a violation: 1." in front
+    assert "Passed: 2. Skipped, since they could see nothing here (the appendix says why): 1." in front
     assert "`srm`" not in front
     assert "| pass | `srm` | assignment | 252 blocks of each arm; p = 1.000 | 0 | 0.00100 | 0 | >0.999 |" in appendix
 
