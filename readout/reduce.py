@@ -218,8 +218,8 @@ def run_pass(
 
 
 def _each(queries: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
-    """Compute queries each with a scan of its own, two at a time: one alone leaves a processor idle."""
-    with ThreadPoolExecutor(2) as pool:
+    """Compute queries each with a scan of its own, some at a time: one alone leaves a processor idle."""
+    with ThreadPoolExecutor(3) as pool:
         return list(pool.map(lambda query: collect([query])[0], queries))
 
 

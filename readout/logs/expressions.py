@@ -127,7 +127,9 @@ class Expressions:
         return pl.LazyFrame(schema=self.schema).select(expr.alias("v")).collect_schema()["v"]
 
     def _numeric(self, expr: pl.Expr, dtype: pl.DataType, what: str, at: KeyPath) -> pl.Expr:
-        if dtype == pl.Boolean or dtype in SIGNED:
+        if dtype == pl.Boolean:
+            return expr.cast(pl.Int8)
+        if dtype in SIGNED:
             return expr.cast(pl.Int64)
         if dtype.is_numeric():
             return expr.cast(pl.Float64)
