@@ -8,7 +8,8 @@ executed action), and each of these runs as a process of its own, in turn, cold:
                     intended, units by arm, the percentile by arm, and rows below it by unit (without which no
                     interval of the percentile is right where rows cluster in units)
   duckdb            the same in DuckDB's SQL
-  polars + imports  the polars script after importing what `readout run --no-figures` imports
+  polars + imports  the polars script after importing the packages that `readout run --no-figures` imports
+  polars + readout  the polars script after importing all that it imports, readout's own modules too
 
 Ratios are of medians over the runs of this call; peak memory is the largest resident set of the process.
 
@@ -116,12 +117,14 @@ def measure(command: list[str], folder: Path) -> tuple[float, float]:
 def study(rows: int, units: int, runs: int) -> None:
     """Print a table of one size."""
     readout = [str(Path(sys.executable).with_name("readout")), "run", "spec.yaml", "--quiet"]
+    own = "import cli.main, readout.pipeline, readout.memo.terminal, rich.table, scipy.special\n"
     commands = {
         "readout": readout,
         "readout --no-figures": [*readout, "--no-figures"],
         "polars": [sys.executable, "-c", POLARS],
         "duckdb": [sys.executable, "-c", DUCKDB],
         "polars + imports": [sys.executable, "-c", IMPORTS + POLARS],
+        "polars + readout": [sys.executable, "-c", own + POLARS],
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -135,11 +138,12 @@ def study(rows: int, units: int, runs: int) -> None:
                     taken[label].append(result)
     median = {label: statistics.median(t for t, _ in results) for label, results in taken.items()}
     print(f"\n{rows:,} rows, {units:,} units, median of {runs} runs\n")
-    print("| process | seconds | min–max | peak MB | / polars | / duckdb | / polars + imports |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    bases = ("polars", "duckdb", "polars + imports", "polars + readout")
+    print("| process | seconds | min–max | peak MB | " + " | ".join(f"/ {base}" for base in bases) + " |")
+    print("| --- |" + " ---: |" * (3 + len(bases)))
     for label, results in taken.items():
         seconds = [t for t, _ in results]
-        ratios = " | ".join(f"{median[label] / median[base]:.2f}" for base in ("polars", "duckdb", "polars + imports"))
+        ratios = " | ".join(f"{median[label] / median[base]:.2f}" for base in bases)
         peak = max(mb for _, mb in results)
         print(f"| {label} | {median[label]:.2f} | {min(seconds):.2f}–{max(seconds):.2f} | {peak:.0f} | {ratios} |")
 
