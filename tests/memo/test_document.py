@@ -59,8 +59,7 @@ def test_numbers_are_finite_and_have_nine_digits(switchback: Readout) -> None:
 
 
 def test_sums_in_another_order_give_the_same_bytes(switchback: Readout) -> None:
-    values = [1 / (3 + i) for i in range(50)]
-    forward, backward = sum(values), sum(reversed(values))
+    forward, backward = (0.1 + 0.2) + 0.3, 0.1 + (0.2 + 0.3)
     assert forward != backward
     assert to_json(replace(switchback, diagnostics={"s": forward})) == to_json(
         replace(switchback, diagnostics={"s": backward})
