@@ -10,6 +10,7 @@ import typer
 
 from cli.options import AsOf, Engine, FailOn, Format, NoFigures, Out, Quiet, Seed, Set, SpecArgument
 from cli.output import append_step_summary, emit, note, progress, render
+from readout.engines import require_engine
 from readout.errors import NotAvailableYet
 
 if TYPE_CHECKING:
@@ -119,16 +120,6 @@ def receipt(
 ) -> None:
     """Lineage of an energy share (not available yet)."""
     raise NotAvailableYet("readout receipt", "the lineage of one request's energy share")
-
-
-def require_engine(engine: str) -> None:
-    """Refuse the engine that this version does not have, before anything is read.
-
-    Raises:
-        NotAvailableYet: For every engine but Polars.
-    """
-    if engine != "polars":
-        raise NotAvailableYet(f"--engine {engine}", f"the engine {engine!r}", "use --engine polars")
 
 
 def _show(readout: Readout, output_format: str) -> None:

@@ -17,6 +17,7 @@ from readout import spec as specs
 from readout.checks import assignment, balance, execution, logging, rollback, spillover
 from readout.covariates import own_terms, require_units, with_covariates
 from readout.decide import decide
+from readout.engines import require_engine
 from readout.errors import LogError, SpecError
 from readout.estimate import metric_results
 from readout.evidence import Evidence, count, require_rows, rows_table
@@ -80,6 +81,7 @@ def run(
         SpecError: The command line or spec is wrong, or asks for what is not available yet.
         LogError: The logs cannot support it.
     """
+    require_engine(engine)
     spec = specs.load(spec_path, overrides)
     require_available(spec)
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
@@ -113,6 +115,7 @@ def check(
     Raises:
         SpecError, LogError: As :func:`run`; a method that is not available yet is no error here.
     """
+    require_engine(engine)
     spec = specs.load(spec_path, overrides)
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     progress("reading the logs")

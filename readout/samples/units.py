@@ -25,7 +25,8 @@ GROUPS = 256
 SUMS = (num_sum, den_sum)
 # More arms than an experiment has.
 ARMS = 64
-IN_TWO_ARMS = "unit seen in two arms"
+IN_TWO_ARMS = "{} seen in two arms"
+NO_REQUEST = "no request id"
 ELIGIBLE = "eligible"
 
 
@@ -42,7 +43,9 @@ class Units:
         self._arms = 1 + len(spec.design.treatment)
         self._key = pl.col(f"@{role}").hash(0)
         self._eligible = pl.col("@eligible").fill_null(False).cast(pl.Int8) if logs.has("eligible") else None
-        self.rows = KEPT
+        # A row without the id belongs to no request; who has no unit is left out before.
+        self._without_id = pl.col("@request").is_null() if role == "request" else None
+        self.rows = KEPT if self._without_id is None else KEPT & ~self._without_id
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         sums: dict[str, pl.Expr] = {}
@@ -54,7 +57,11 @@ class Units:
             sums[ELIGIBLE] = self._eligible
         # One key of hash and arm groups in two thirds of the time of two.
         keys = {"unit": self._key // ARMS * ARMS + pl.col("@arm_code").cast(pl.UInt64)}
-        return [Table("units", keys, where=KEPT, sums=sums), *self._histogram_tables(self._quantiles)]
+        tables = [Table("units", keys, where=self.rows, sums=sums), *self._histogram_tables(self._quantiles)]
+        if self._without_id is not None:
+            counted = {} if self._eligible is None else {ELIGIBLE: self._eligible}
+            tables.append(Table(NO_REQUEST, {}, where=KEPT & self._without_id, sums=counted))
+        return tables
 
     def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
         missed = histograms.missed(self._quantiles, reduced, lambda group: group // GROUPS)
@@ -75,8 +82,10 @@ class Units:
         self._arm = self._frame["arm"].to_numpy()
         # Rows that are not eligible are counted as that already.
         rows = frame["n" if self._eligible is None else ELIGIBLE].to_numpy()
-        left = int(rows[twice].sum())
-        return {IN_TWO_ARMS: left} if left else {}
+        left = {IN_TWO_ARMS.format(self.unit): int(rows[twice].sum())}
+        if NO_REQUEST in tables:
+            left[NO_REQUEST] = int(tables[NO_REQUEST]["n" if self._eligible is None else ELIGIBLE].sum())
+        return {reason: n for reason, n in left.items() if n}
 
     def counts(self) -> list[int]:
         return [int(n) for n in np.bincount(self._arm, minlength=self._arms)]
@@ -166,4 +175,4 @@ class Units:
 
     def _histogram_tables(self, terms: Sequence[Term], *, whole: bool = False) -> list[Table]:
         group = pl.col("@arm_code").cast(pl.Int64) * GROUPS + (self._key % GROUPS).cast(pl.Int64)
-        return histograms.packed(terms, group, KEPT, self._logs, whole=whole)
+        return histograms.packed(terms, group, self.rows, self._logs, whole=whole)

@@ -11,6 +11,7 @@ import pytest
 
 from readout import pipeline, spec
 from readout.checks.assignment import srm
+from readout.errors import NotAvailableYet
 
 AS_OF = datetime(2026, 10, 20, tzinfo=UTC)
 START = datetime(2026, 10, 5)
@@ -224,3 +225,20 @@ def test_a_request_on_several_rows_is_one_observation(world) -> None:
         assert effect is not None
         results.append((effect.estimate, effect.std_error, effect.n_control))
     assert results[1] == pytest.approx(results[0], rel=1e-3)
+
+
+def test_rows_without_a_request_id_are_dropped_for_that_reason(world) -> None:
+    once = _requests(60, "request")
+    frame = pl.concat([once, once.head(100)])
+    blank = pl.int_range(pl.len()) % 20 == 0
+    frame = frame.with_columns(request=pl.when(~blank).then("request"))
+    evidence = pipeline.gather(spec.load(world.write(frame, REQUESTS)), AS_OF)
+    rows = evidence.rows()
+    assert rows.dropped == {"no request id": 65}
+    assert sum(evidence.sample.counts()) == frame["request"].drop_nulls().n_unique()
+
+
+def test_an_engine_that_is_not_there_is_refused_in_process_too(world) -> None:
+    path = world.write(_requests(60, "request"), REQUESTS)
+    with pytest.raises(NotAvailableYet, match="spark"):
+        pipeline.run(path, out=world.out, engine="spark")
