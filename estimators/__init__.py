@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from estimators.block_regression import block_quantile, block_regression
+from estimators.carryover import effect_since_switch, lagged_effects
 from estimators.cells import Cells
 from estimators.cluster_means import cluster_means
 from estimators.cluster_robust import cluster_robust
@@ -53,7 +54,9 @@ __all__ = [
     "cluster_robust",
     "cuped",
     "difference_in_means",
+    "effect_since_switch",
     "holm",
+    "lagged_effects",
     "leave_one_out_adjusted",
     "leave_one_out_blocks",
     "leave_one_out_cuped",

@@ -31,6 +31,8 @@ class Cells:
         hour: ``(n,)`` hour of day of the block's start, UTC, 0-23.
         weekday: ``(n,)`` day of week of the block's start, 0 (Monday) - 6.
         cluster_labels: Name of every cluster code.
+        order: ``(n,)`` number of the block on the time grid: successive blocks differ by 1, and a gap in time is a gap
+            in the numbers. None: the block codes, no block being absent between the first and the last.
     """
 
     num: NDArray[np.float64]
@@ -41,17 +43,29 @@ class Cells:
     hour: NDArray[np.intp]
     weekday: NDArray[np.intp]
     cluster_labels: tuple[str, ...]
+    order: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         for name in _PER_CELL:
             dtype = np.float64 if name in ("num", "den") else np.intp
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
-        if len({getattr(self, name).shape for name in _PER_CELL}) != 1:
+        if self.order is not None:
+            object.__setattr__(self, "order", np.asarray(self.order, dtype=np.intp))
+        if len({getattr(self, name).shape for name in self._per_cell}) != 1:
             raise EstimationError("cells must have one entry per cluster and block in every array")
 
     def take(self, index: NDArray[Any]) -> Cells:
         """The cells that ``index`` (a mask or positions) chooses."""
-        return replace(self, **{name: getattr(self, name)[index] for name in _PER_CELL})
+        return replace(self, **{name: getattr(self, name)[index] for name in self._per_cell})
+
+    @property
+    def slot(self) -> NDArray[np.intp]:
+        """``(n,)`` number of each cell's block on the time grid."""
+        return self.block if self.order is None else self.order
+
+    @property
+    def _per_cell(self) -> tuple[str, ...]:
+        return _PER_CELL if self.order is None else (*_PER_CELL, "order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Model:
     Attributes:
         cells: The cells that enter.
         weight: ``(n,)`` weights.
-        x: ``(n, p)`` design; column 0 is the intercept, column 1 the arm.
+        x: ``(n, p)`` design; column 0 is the intercept, column 1 the arm, then the lagged arms where asked for.
         groups: ``(n,)`` the randomized unit of each cell.
         factors: Calendar factors as they stand.
         mean_covariates: ``(p,)`` weighted means of the columns.
@@ -103,11 +117,17 @@ class Model:
         }
 
 
-def prepare(cells: Cells, weights: str, clustered_by: str) -> Model:
-    """Checks the cells and lays out the regression; errors as in ``block_regression``."""
+def prepare(cells: Cells, weights: str, clustered_by: str, lagged: NDArray[np.intp] | None = None) -> Model:
+    """Checks the cells and lays out the regression; errors as in ``block_regression``.
+
+    ``lagged`` is ``(n, lags)``, the arms of the blocks before (0 or 1), where they are to enter; every cell then needs
+    a denominator.
+    """
     if weights not in WEIGHTS or clustered_by not in RANDOMIZED:
         raise ValueError(f"weights must be one of {WEIGHTS} and clustered_by one of {RANDOMIZED}")
     cells = _usable(cells)
+    if lagged is None:
+        lagged = np.zeros((len(cells.arm), 0), dtype=np.intp)
     weight = cells.den if weights == "rows" else np.ones(len(cells.den))
     groups = np.arange(len(cells.arm)) if clustered_by == "cell" else cells.block
     for arm, name in ((0, "control"), (1, "treatment")):
@@ -116,8 +136,8 @@ def prepare(cells: Cells, weights: str, clustered_by: str) -> Model:
     if clustered_by == "block" and _mixed(cells.block, cells.arm):
         raise EstimationError("a block holds both arms, so the block was not what was randomized")
     factors = [calendar.factor("hour", cells.hour, cells.arm), calendar.factor("weekday", cells.weekday, cells.arm)]
-    factors = _affordable(factors, len(np.unique(cells.cluster)), len(np.unique(groups)))
-    x = _design(cells, factors)
+    factors = _affordable(factors, len(np.unique(cells.cluster)) + lagged.shape[1], len(np.unique(groups)))
+    x = _design(cells, factors, lagged)
     return Model(cells, weight, x, groups, tuple(factors), np.average(x, axis=0, weights=weight))
 
 
@@ -139,25 +159,31 @@ def _usable(cells: Cells) -> Cells:
     return cells.take(cells.den > 0.0)
 
 
-def _affordable(factors: list[calendar.Factor], n_clusters: int, n_randomized: int) -> list[calendar.Factor]:
+def _affordable(factors: list[calendar.Factor], n_others: int, n_randomized: int) -> list[calendar.Factor]:
     """Takes out the weekday, then the hour, until the randomized units are twice the parameters."""
     for i in (1, 0):
-        parameters = n_clusters + 1 + sum(f.levels - 1 for f in factors)
+        parameters = n_others + 1 + sum(f.levels - 1 for f in factors)
         if n_randomized < 2 * parameters and factors[i].levels > 1:
             reason = f"{n_randomized} randomized units are fewer than twice the {parameters} parameters"
             factors[i] = calendar.without(factors[i], reason)
     return factors
 
 
-def _design(cells: Cells, factors: Iterable[calendar.Factor]) -> Matrix:
-    """Columns: intercept, arm, clusters, calendar; calendar columns that others already span add nothing and go."""
+def _design(cells: Cells, factors: Iterable[calendar.Factor], lagged: NDArray[np.intp]) -> Matrix:
+    """Columns: intercept, arm, lagged arms, clusters, calendar; calendar columns that others already span go."""
     clusters = cells.cluster[:, None] == np.unique(cells.cluster)[1:]
     others = np.column_stack([np.ones(len(cells.arm)), clusters, *(f.columns for f in factors)]).astype(np.float64)
     others = others[:, ~_spanned(others)]
-    arm = cells.arm[:, None].astype(np.float64)
-    if _spanned(np.column_stack([others, arm]))[-1]:
+    arms = np.column_stack([cells.arm, lagged]).astype(np.float64)
+    foretold = _spanned(np.column_stack([others, arms]))[others.shape[1] :]
+    if foretold[0]:
         raise EstimationError("cluster and calendar alone foretell the arm, so no comparison within them is left")
-    return np.column_stack([others[:, :1], arm, others[:, 1:]])
+    if foretold.any():
+        raise EstimationError(
+            f"the arm {_blocks(int(np.argmax(foretold)))} before follows from cluster, calendar and the later arms, so "
+            "its effect cannot be told from theirs"
+        )
+    return np.column_stack([others[:, :1], arms, others[:, 1:]])
 
 
 def _spanned(x: Matrix) -> NDArray[np.bool_]:
@@ -171,3 +197,7 @@ def _spanned(x: Matrix) -> NDArray[np.bool_]:
 
 def _mixed(block: NDArray[np.intp], arm: NDArray[np.intp]) -> bool:
     return len(np.unique(np.column_stack([block, arm]), axis=0)) > len(np.unique(block))
+
+
+def _blocks(n: int) -> str:
+    return f"{n} block{'s' * (n != 1)}"
