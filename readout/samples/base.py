@@ -97,3 +97,11 @@ def row_count(term: Term) -> str:
 def term_sums(term: Term) -> dict[str, pl.Expr]:
     """The sums of one term by group: numerator, denominator, and rows with a value."""
     return {num_sum(term): term.num, den_sum(term): term.weight, row_count(term): term.count}
+
+
+def placed(frame: pl.DataFrame, sums: pl.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``num``, ``den`` and ``rows`` of a table in the order of a sample's cells; zeros where a cell is not in it."""
+    columns = ("num", "den", "rows")
+    joined = frame.select(*keys).join(sums.select(*keys, *columns), on=keys, how="left", maintain_order="left")
+    num, den, rows = (joined[name].fill_null(0).to_numpy().astype(float) for name in columns)
+    return num, den, rows

@@ -18,7 +18,7 @@ from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import BlockPoint
 from readout.samples import histograms
-from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
+from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.terms import Term
@@ -27,6 +27,7 @@ WASHED = "washout at the start of a block"
 OFF_BLOCK = "arm differs from its block's"
 OWN_UNIT = "units of {}"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+KEYS = ("cluster", "block", "arm")
 
 
 class Blocks:
@@ -126,6 +127,27 @@ class Blocks:
         return block_regression(
             self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
         )
+
+    def effect_of(self, sums: pl.DataFrame, arm: int, alpha: float) -> Estimate:
+        """The effect of an arm on sums that were not asked for by a term.
+
+        Args:
+            sums: A row for each cell, by :meth:`level_keys`, with ``num``, ``den`` and the ``rows`` behind them; cells
+                that are absent or have no rows are left out.
+            arm, alpha: As in :meth:`effect`.
+
+        Raises:
+            EstimationError: The cells cannot carry it.
+        """
+        num, den, rows = placed(self._frame, sums, KEYS)
+        cells = self._as_cells(num, den, self._frame["arm"].is_in([0, arm]).to_numpy() & (rows > 0), arm)
+        return block_regression(cells, alpha=alpha, weights=self._weights, clustered_by=self._clustered_by)
+
+    def belonging(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a table by :meth:`level_keys` that belong to the sample; ``unit`` is the randomized one."""
+        unit = pl.col("block") if self.together else pl.struct("cluster", "block")
+        units = self._frame.select(*KEYS, unit.rank("dense").alias("unit"))
+        return table.join(units, on=KEYS, how="inner", maintain_order="left")
 
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""

@@ -23,7 +23,7 @@ from readout.logs import Logs
 from readout.logs.frame import PAIRS, cluster_labels, label
 from readout.reduce import Table, pilot_means
 from readout.samples import histograms
-from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
+from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.spec.designs import ClusterRCT
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -35,6 +35,7 @@ ITS_ARM = 0.99
 IN_TWO_ARMS = "cluster seen in two arms"
 OFF_ARM = "arm differs from its cluster's"
 OWN_UNIT = "cluster units of {}"
+KEYS = ("cluster", "arm")
 # Clusters are joined into this many independent groups for quantiles, where there are more.
 GROUPS = 2048
 # The top 1 % of fewer clusters is not one of them.
@@ -133,13 +134,34 @@ class Clusters:
         estimate = self._estimate(self.sums(term, arm), alpha)
         return replace(estimate, diagnostics={**estimate.diagnostics, **self._diagnostics(term, arm, estimate)})
 
+    def effect_of(self, sums: pl.DataFrame, arm: int, alpha: float) -> Estimate:
+        """The effect of an arm on sums that were not asked for by a term.
+
+        Args:
+            sums: A row for each cluster, by :meth:`level_keys`, with ``num``, ``den`` and the ``rows`` behind them;
+                clusters that are absent or have no rows are left out.
+            arm, alpha: As in :meth:`effect`.
+
+        Raises:
+            EstimationError: The clusters cannot carry it.
+        """
+        return self._estimate(self._as_sums(*placed(self._frame, sums, KEYS), arm, own_rows=True), alpha)
+
+    def belonging(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a table by :meth:`level_keys` that belong to the sample; ``unit`` is the randomized one."""
+        units = self._frame.select(*KEYS, pl.col("cluster").rank("dense").alias("unit"))
+        return table.join(units, on=KEYS, how="inner", maintain_order="left")
+
     def sums(self, term: Term, arm: int) -> Sums:
         """The clusters of control and one arm that have a value."""
         rows = self._frame[row_count(term)].to_numpy()
+        return self._as_sums(*self._sums(term), rows.astype(float), arm, own_rows=term.den is not None)
+
+    def _as_sums(self, num: np.ndarray, den: np.ndarray, rows: np.ndarray, arm: int, own_rows: bool = False) -> Sums:
+        """Those of control and one arm that have rows; ``own_rows``: the denominator is not their number."""
         keep = np.isin(self._arm, (0, arm)) & (rows > 0)
         if not keep.any():
             raise EstimationError("no cluster has a value of it")
-        num, den = self._sums(term)
         frame = self._frame.filter(pl.Series(keep))
         strata, pairs = self._codes(frame)
         return Sums(
@@ -149,7 +171,7 @@ class Clusters:
             strata=strata,
             pairs=pairs,
             labels=tuple(frame["cluster"].to_list()),
-            rows=None if term.den is None else rows[keep].astype(float),
+            rows=rows[keep] if own_rows else None,
         )
 
     def notes(self, metric: Metric) -> list[str]:

@@ -282,3 +282,13 @@ def test_points_are_cell_means_in_time(cells_of) -> None:
     for region, block, arm, mean in means.iter_rows():
         start = (START + timedelta(hours=6 * block)).isoformat()
         assert points[region, start] == (arm, pytest.approx(mean, rel=1e-12))
+
+
+def test_sums_of_its_cells_go_the_same_way_as_a_metrics_own(cells_of) -> None:
+    frame = log()
+    evidence = cells_of(frame, {"m": {"column": "ms"}})
+    table = evidence.tables["cells"].rename({"m|num": "num", "m|den": "den"}).with_columns(rows=pl.col("den"))
+    stray = table.head(1).with_columns(arm=1 - pl.col("arm"), num=pl.lit(1e6))
+    own = evidence.sample.belonging(pl.concat([table, stray], how="vertical_relaxed"))
+    assert (len(own), own["unit"].n_unique()) == (len(table), len(table))
+    assert evidence.sample.effect_of(own, 1, 0.05) == evidence.effect("m", 1)

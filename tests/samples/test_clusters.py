@@ -355,3 +355,12 @@ def test_the_starter_runs_as_it_is(world) -> None:
     assert found.code == 0
     assert found.json["design"]["n_units"] == {"current": 4, "premium": 4}
     assert "fewer than 20" in found.json["metrics"][0]["note"]
+
+
+def test_sums_of_its_clusters_go_the_same_way_as_a_metrics_own(clustered) -> None:
+    evidence = clustered(log())
+    table = evidence.tables["clusters"].rename({"m|num": "num", "m|den": "den"}).with_columns(rows=pl.col("den"))
+    own = evidence.sample.belonging(table)
+    assert own["unit"].n_unique() == len(table) == 24
+    found, wanted = evidence.sample.effect_of(own, 1, 0.05), evidence.effect("m", 1)
+    assert (found.estimate, found.std_error, found.df) == (wanted.estimate, wanted.std_error, wanted.df)
