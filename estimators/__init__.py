@@ -9,6 +9,7 @@ from estimators.carryover import effect_since_switch, lagged_effects
 from estimators.cells import Cells
 from estimators.cluster_means import cluster_means
 from estimators.cluster_robust import cluster_robust
+from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.estimate import Estimate
@@ -27,6 +28,7 @@ from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
 from estimators.randomization_inference import randomization_inference
 from estimators.regression_adjusted import regression_adjusted
+from estimators.sequential_srm import sequential_srm
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
     "difference_in_means": difference_in_means,
@@ -52,6 +54,7 @@ __all__ = [
     "chi_square_srm",
     "cluster_means",
     "cluster_robust",
+    "confidence_sequence",
     "cuped",
     "difference_in_means",
     "effect_since_switch",
@@ -66,5 +69,6 @@ __all__ = [
     "quantile_effect",
     "randomization_inference",
     "regression_adjusted",
+    "sequential_srm",
     "share_of_top",
 ]
