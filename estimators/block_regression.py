@@ -3,7 +3,8 @@
 Estimand: the effect of switching whole cells from control to treatment, averaged over cells with their weights. Errors
 are clustered by the unit that was randomized, which is what the assignment justifies (Abadie, Athey, Imbens and
 Wooldridge 2023; Bojinov, Simchi-Levi and Zhao 2023); outcomes may correlate over time where the arms of different
-blocks are drawn independently. CR2 errors and Satterthwaite degrees of freedom: Pustejovsky and Tipton (2018).
+blocks are drawn independently, and lagged errors (``estimators.hac``) are for where they are not. CR2 errors and
+Satterthwaite degrees of freedom: Pustejovsky and Tipton (2018).
 
 Quantiles: distribution regression, Chernozhukov, Fernandez-Val and Melly (2013), *Inference on counterfactual
 distributions*, with the linear link, so that the block regression itself is the model of every cumulative share; and
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from estimators.cells import Cells, Model, counts_by_arm, prepare
 from estimators.estimate import Estimate
+from estimators.hac import Hac
+from estimators.hac import hac as lagged
 from estimators.inference import (
     EstimationError,
     Relative,
@@ -35,7 +38,12 @@ __all__ = ["Cells", "block_quantile", "block_regression"]
 
 
 def block_regression(
-    cells: Cells, *, alpha: float = 0.05, weights: str = "rows", clustered_by: str = "cell"
+    cells: Cells,
+    *,
+    alpha: float = 0.05,
+    weights: str = "rows",
+    clustered_by: str = "cell",
+    hac: int | None = None,
 ) -> Estimate:
     """Effect of the arm on the cells' outcomes ``num / den``, adjusted for cluster, hour of day and weekday.
 
@@ -44,6 +52,7 @@ def block_regression(
         alpha: Level; intervals are at ``1 - alpha``.
         weights: ``rows``: cells weigh their denominator; ``units``: alike.
         clustered_by: The randomized unit: ``cell`` where clusters switch apart, ``block`` where all switch together.
+        hac: Blocks up to so many apart may be alike whatever their arms (``estimators.hac``); None: CR2.
 
     Returns:
         The estimate in the outcome's unit, values by arm being adjusted means over the weighted cells, ``n_control``
@@ -51,17 +60,18 @@ def block_regression(
         means, with their covariance. ``diagnostics``: ``n_cells``, ``n_clusters``, ``n_randomized``, ``calendar``
         terms in the model, ``dropped_levels`` (hours and weekdays without both arms, joined to their neighbour; whole
         factors where the randomized units do not carry them), ``single_arm_clusters``, ``lag1_autocorrelation`` of
-        residuals.
+        residuals, ``hac_lags`` where errors are lagged.
 
     Raises:
         EstimationError: Fewer than two randomized units in an arm, a numerator without denominator in a cell, mixed
-            arms in a block where the block was randomized, or too few units for the model.
+            arms in a block where the block was randomized, too few units for the model, or too many lags.
     """
     model = prepare(cells, weights, clustered_by)
     y = model.cells.num / model.cells.den
     centre = float(np.average(y, weights=model.weight))
     regression = fit(model.x, y - centre, model.weight, model.groups)
-    estimate, std_error, df = regression.contrast(model.effect)
+    errors = None if hac is None else lagged(model, regression, hac)
+    estimate, std_error, df = (errors or regression).contrast(model.effect)
     values = [centre + float(model.adjusted_mean(a) @ regression.coef[:, 0]) for a in (0, 1)]
     lag = _lag1(model.cells, regression.residuals[:, 0])
     # Rounding leaves a trace of the outcome's size; a spread below it is none.
@@ -76,8 +86,8 @@ def block_regression(
         control_value=values[0],
         treatment_value=values[1],
         **counts_by_arm(model),
-        relative=_relative(regression, model, values, alpha),
-        diagnostics=model.diagnostics() | {"lag1_autocorrelation": lag},
+        relative=_relative(errors or regression, model, values, df, alpha),
+        diagnostics=model.diagnostics() | {"lag1_autocorrelation": lag} | ({"hac_lags": hac} if hac else {}),
     )
 
 
@@ -157,21 +167,20 @@ def log_ratio_relative(values: list[float], variance: float, df: float, alpha: f
     return Relative(treatment / control - 1.0, low, high)
 
 
-def _relative(regression: Fit, model: Model, values: list[float], alpha: float) -> Relative:
+def _relative(errors: Fit | Hac, model: Model, values: list[float], df: float, alpha: float) -> Relative:
     control, treatment = values
     if reason := relative_reason(control):
         return Relative(reason=reason)
     slope = 1.0 / treatment if treatment > 0.0 else 1.0 / control
     c = slope * model.adjusted_mean(1) - slope * (treatment / control) * model.adjusted_mean(0)
-    variance = float((regression.scores(c) ** 2).sum())
-    return log_ratio_relative(values, variance, regression.contrast(model.effect)[2], alpha)
+    return log_ratio_relative(values, errors.variance(c), df, alpha)
 
 
 def _lag1(cells: Cells, residuals: Vector) -> float | None:
     """Correlation of residuals in successive blocks of a cluster; None where there are fewer than ten pairs."""
-    order = np.lexsort((cells.block, cells.cluster))
-    e, cluster, block = residuals[order], cells.cluster[order], cells.block[order]
-    pair = (cluster[1:] == cluster[:-1]) & (block[1:] == block[:-1] + 1)
+    order = np.lexsort((cells.slot, cells.cluster))
+    e, cluster, slot = residuals[order], cells.cluster[order], cells.slot[order]
+    pair = (cluster[1:] == cluster[:-1]) & (slot[1:] == slot[:-1] + 1)
     before, after = e[:-1][pair], e[1:][pair]
     scale = math.sqrt(float(before @ before) * float(after @ after))
     return float(before @ after) / scale if len(before) >= 10 and scale > 0.0 else None

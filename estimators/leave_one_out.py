@@ -91,7 +91,12 @@ def leave_one_out_adjusted(
 
 
 def leave_one_out_blocks(
-    cells: Cells, *, alpha: float = 0.05, weights: str = "rows", clustered_by: str = "cell"
+    cells: Cells,
+    *,
+    alpha: float = 0.05,
+    weights: str = "rows",
+    clustered_by: str = "cell",
+    hac: int | None = None,
 ) -> Estimate:
     """The block regression without the randomized unit whose leaving out moves it most, its calendar chosen afresh.
 
@@ -112,7 +117,7 @@ def leave_one_out_blocks(
     else:
         index = int(np.flatnonzero(cells.den > 0.0)[worst])
         keep = np.arange(len(cells.arm)) != index
-    estimate = block_regression(cells.take(keep), alpha=alpha, weights=weights, clustered_by=clustered_by)
+    estimate = block_regression(cells.take(keep), alpha=alpha, weights=weights, clustered_by=clustered_by, hac=hac)
     return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"index": index}})
 
 

@@ -61,6 +61,10 @@ class Fit:
         scores = np.column_stack([self.scores(c, kind)[:, outcome] for c in np.eye(self.r.shape[0])])
         return scores.T @ scores
 
+    def variance(self, c: ArrayLike, outcome: int = 0) -> float:
+        """CR2 variance of ``c' coef``."""
+        return float((self.scores(c)[:, outcome] ** 2).sum())
+
     def contrast(self, c: ArrayLike, outcome: int = 0) -> tuple[float, float, float]:
         """``c' coef`` of one outcome, its CR2 standard error and its Satterthwaite degrees of freedom.
 
@@ -71,7 +75,7 @@ class Fit:
         if self._null_loading(a) > 1e-6 * float(np.linalg.norm(a)):
             raise EstimationError("one randomized unit alone decides the estimate, so its error cannot be seen")
         estimate = float(np.asarray(c, dtype=np.float64) @ self.coef[:, outcome])
-        std_error = float(np.sqrt((self.scores(c)[:, outcome] ** 2).sum()))
+        std_error = float(np.sqrt(self.variance(c, outcome)))
         return estimate, std_error, self._df(a)
 
     def leave_out(self, c: ArrayLike, outcome: int = 0) -> Vector:
