@@ -130,7 +130,7 @@ def _to_t(z: float, df: float) -> float:
         return z
     from scipy.special import ndtr, stdtrit
 
-    return -float(stdtrit(df, ndtr(-z)))
+    return -float(stdtrit(df, float(ndtr(-z))))
 
 
 def _to_normal(t: float, df: float) -> float:
