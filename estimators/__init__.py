@@ -9,6 +9,7 @@ from estimators.carryover import effect_since_switch, lagged_effects
 from estimators.cells import Cells
 from estimators.cluster_means import cluster_means
 from estimators.cluster_robust import cluster_robust
+from estimators.clustered_difference import clustered_difference
 from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
@@ -29,6 +30,7 @@ from estimators.quantiles import Histogram, quantile, quantile_effect
 from estimators.randomization_inference import randomization_inference
 from estimators.regression_adjusted import regression_adjusted
 from estimators.sequential_srm import sequential_srm
+from estimators.stratified import leave_one_out_stratified, stratified
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
     "difference_in_means": difference_in_means,
@@ -54,6 +56,7 @@ __all__ = [
     "chi_square_srm",
     "cluster_means",
     "cluster_robust",
+    "clustered_difference",
     "confidence_sequence",
     "cuped",
     "difference_in_means",
@@ -64,6 +67,7 @@ __all__ = [
     "leave_one_out_blocks",
     "leave_one_out_cuped",
     "leave_one_out_means",
+    "leave_one_out_stratified",
     "minimum_detectable_effect",
     "quantile",
     "quantile_effect",
@@ -71,4 +75,5 @@ __all__ = [
     "regression_adjusted",
     "sequential_srm",
     "share_of_top",
+    "stratified",
 ]
