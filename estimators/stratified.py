@@ -110,7 +110,8 @@ def leave_one_out_stratified(
 
     Returns:
         The full estimate without it; ``diagnostics["left_out"]`` holds its ``arm`` (0 control, 1 treatment) and its
-        ``index`` in the arm. Units whose stratum would keep fewer than two of the arm are passed over; None where all are.
+        ``index`` in the arm. Units whose stratum would keep fewer than two of the arm are passed over; None where all
+        are.
 
     Raises:
         EstimationError: As :func:`stratified`.
