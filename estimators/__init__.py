@@ -25,6 +25,7 @@ from estimators.leave_one_out import (
 )
 from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
+from estimators.power import detectable_effect, power
 from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
 from estimators.randomization_inference import randomization_inference
@@ -59,6 +60,7 @@ __all__ = [
     "clustered_difference",
     "confidence_sequence",
     "cuped",
+    "detectable_effect",
     "difference_in_means",
     "effect_since_switch",
     "holm",
@@ -69,6 +71,7 @@ __all__ = [
     "leave_one_out_means",
     "leave_one_out_stratified",
     "minimum_detectable_effect",
+    "power",
     "quantile",
     "quantile_effect",
     "randomization_inference",
