@@ -147,13 +147,22 @@ def counts_by_arm(model: Model) -> dict[str, int]:
     return {"n_control": units[0], "n_treatment": units[1]}
 
 
-def _usable(cells: Cells) -> Cells:
+def require_sums(cells: Cells) -> None:
+    """Refuses sums that are not finite and a numerator without a denominator.
+
+    Raises:
+        EstimationError: Such a cell.
+    """
     if not (np.isfinite(cells.num).all() and np.isfinite(cells.den).all()):
         raise EstimationError("the cells hold values that are not finite")
     if (cells.den < 0.0).any() or ((cells.den == 0.0) & (cells.num != 0.0)).any():
         raise EstimationError(
             "a cell has a numerator but no positive denominator; longer blocks or another denominator are needed"
         )
+
+
+def _usable(cells: Cells) -> Cells:
+    require_sums(cells)
     if not np.isin(cells.arm, (0, 1)).all():
         raise EstimationError("arms of cells must be 0 (control) or 1 (treatment)")
     return cells.take(cells.den > 0.0)
