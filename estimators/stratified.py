@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +34,19 @@ class StratifiedArm:
     Attributes:
         num: ``(n,)`` outcome.
         den: ``(n,)`` denominator of a ratio of sums; None: 1 throughout.
-        stratum: ``(n,)`` labels.
+        stratum: ``(n,)`` labels, or their positions in ``names``.
+        names: Names of the strata; empty: the labels.
     """
 
     num: Vector
     den: Vector | None
-    stratum: NDArray[np.str_]
+    stratum: NDArray[Any]
+    names: tuple[str, ...] = ()
 
     def moments(self) -> dict[str, Moments]:
         """Moments by stratum."""
-        labels, code = np.unique(self.stratum, return_inverse=True)
+        found, code = np.unique(self.stratum, return_inverse=True)
+        labels = [self.names[one] for one in found] if self.names else found
         order = np.argsort(code, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(code))[:-1])
         return {
@@ -124,7 +128,8 @@ def leave_one_out_stratified(
     index = int(np.argmax(moves[code]))
     mine = arms[code]
     rest = np.arange(len(mine.num)) != index
-    arms[code] = StratifiedArm(mine.num[rest], None if mine.den is None else mine.den[rest], mine.stratum[rest])
+    den = None if mine.den is None else mine.den[rest]
+    arms[code] = StratifiedArm(mine.num[rest], den, mine.stratum[rest], mine.names)
     estimate = stratified(arms[0].moments(), arms[1].moments(), alpha=alpha)
     return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"arm": code, "index": index}})
 

@@ -11,7 +11,7 @@ from estimators.inference import minimum_detectable_effect
 from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
-from readout.samples import Blocks, Clusters, histograms
+from readout.samples import Blocks, Clusters, RowArms, Units, histograms
 from readout.spec.metrics import Metric
 from readout.verdicts import guardrail_of, verdict_of
 
@@ -103,6 +103,10 @@ def _method(evidence: Evidence, metric: Metric) -> str:
 
 def _note(evidence: Evidence, metric: Metric, found: Estimate) -> str:
     notes = _adjustment(evidence, metric, found)
+    if isinstance(evidence.sample, Units | RowArms) and "n_strata" in found.diagnostics:
+        plain = numbers.number(found.diagnostics["unadjusted_estimate"], 4, True)
+        error = numbers.number(found.diagnostics["unadjusted_std_error"])
+        notes.append(f"averaged over {found.diagnostics['n_strata']} strata; without them {plain} (std. error {error})")
     if metric.quantile is not None:
         notes.append(f"from value buckets at most {100 * (histograms.FACTOR - 1):.2g} % wide")
     if metric.on == "untreated":
@@ -115,7 +119,7 @@ def _note(evidence: Evidence, metric: Metric, found: Estimate) -> str:
         notes.append("a unit counts once in every block where it was seen")
     if metric.per == "unit" and isinstance(evidence.sample, Clusters):
         notes.append("a unit counts once in every cluster where it was seen")
-    if isinstance(evidence.sample, Clusters):
+    if isinstance(evidence.sample, Clusters | Units | RowArms):
         notes += evidence.sample.notes(metric)
     return "; ".join(notes)
 

@@ -28,7 +28,7 @@ from readout.memo import figures as drawings
 from readout.memo.write import write
 from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
-from readout.samples import Blocks, Clusters, Sample, sample_of
+from readout.samples import Blocks, Clusters, RowArms, Sample, Units, sample_of
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
@@ -308,7 +308,8 @@ def _assignment(evidence: Evidence) -> str:
         if evidence.spec.design.shared_state
         else ("the spec states that they share nothing the policy changes")
     )
-    return f"{evidence.sample.unit.capitalize()}s were assigned one by one: {said}; {shared}."
+    drawn = evidence.sample.drawn if isinstance(evidence.sample, Units | RowArms) else ""
+    return f"{evidence.sample.unit.capitalize()}s were assigned one by one{drawn}: {said}; {shared}."
 
 
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import polars as pl
 from readout.errors import LogError, Problem
 from readout.logs.expressions import Expressions
 from readout.logs.sources import Source, find_source
-from readout.spec.designs import ClusterRCT, Switchback
+from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.text import visible
@@ -190,7 +190,7 @@ def _problems(
             )
     if (block := _block_column(spec)) is not None and block not in schema:
         problems.append(expressions.missing(block, ("design", "block", "column")))
-    for path, name in cluster_labels(spec):
+    for path, name in drawn_within(spec):
         if name not in schema:
             problems.append(expressions.missing(name, path))
         elif schema[name].is_nested() or schema[name] == pl.Null:
@@ -218,12 +218,11 @@ def _block_column(spec: Spec) -> str | None:
     return spec.design.block.column if isinstance(spec.design, Switchback) else None
 
 
-def cluster_labels(spec: Spec) -> list[tuple[KeyPath, str]]:
-    """Where the design names a column of clusters' strata or pairs, and the column; the pairs last."""
-    if not isinstance(spec.design, ClusterRCT):
-        return []
-    found: list[tuple[KeyPath, str]] = [(("design", "strata", i), name) for i, name in enumerate(spec.design.strata)]
-    return found + ([(PAIRS, spec.design.pairs)] if spec.design.pairs is not None else [])
+def drawn_within(spec: Spec) -> list[tuple[KeyPath, str]]:
+    """Where the design names a column of strata or pairs within which arms were drawn, and the column; pairs last."""
+    strata, pairs = getattr(spec.design, "strata", ()), getattr(spec.design, "pairs", None)
+    found: list[tuple[KeyPath, str]] = [(("design", "strata", i), name) for i, name in enumerate(strata)]
+    return found + ([(PAIRS, pairs)] if pairs is not None else [])
 
 
 def _canonical(

@@ -9,6 +9,7 @@ from readout.reduce import collect
 from readout.samples.base import Sample
 from readout.samples.blocks import Blocks
 from readout.samples.clusters import Clusters
+from readout.samples.labels import require_cluster
 from readout.samples.rows import RowArms
 from readout.samples.units import Units
 from readout.spec.model import Spec
@@ -29,6 +30,7 @@ def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
         return Blocks(spec, logs)
     if spec.design.kind == "cluster_rct":
         return Clusters(spec, logs, seed)
+    require_cluster(spec, logs)
     if spec.design.kind == "user_rct" and logs.has("unit"):
         return Units(spec, logs)
     if spec.design.kind == "request_rct" and logs.has("request") and _repeated(logs):

@@ -18,17 +18,15 @@ from estimators.inference import EstimationError
 from estimators.leave_one_out import share_of_top
 from estimators.leave_one_out_clusters import leave_one_out_clusters
 from estimators.quantiles import Histogram, quantile_effect
-from readout.errors import LogError, Problem
+from readout.errors import LogError
 from readout.logs import Logs
-from readout.logs.frame import PAIRS, cluster_labels, label
 from readout.reduce import Table, pilot_means
-from readout.samples import histograms
+from readout.samples import histograms, labels
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.spec.designs import ClusterRCT
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import Term
-from readout.text import visible
 
 # A cluster belongs to the arm that at least this share of its rows carry.
 ITS_ARM = 0.99
@@ -40,8 +38,8 @@ KEYS = ("cluster", "arm")
 GROUPS = 2048
 # The top 1 % of fewer clusters is not one of them.
 ENOUGH_FOR_TOP = 100
-# Below so many clusters an interval by Student's t leans on the shape of their outcomes, and CR1 falls short.
-FEW, FEW_FOR_CR1 = 20, 50
+# Below so many clusters an interval by Student's t leans on the shape of their outcomes.
+FEW = 20
 
 
 class Clusters:
@@ -63,15 +61,12 @@ class Clusters:
         self.weights = str(self._options.get("weights", "rows"))
         self._cluster = pl.col("@cluster").cast(pl.String)
         self.rows = KEPT
-        self._labels = cluster_labels(spec)
+        self._facts = labels.strata_and_pairs(spec, logs, "cluster")
 
     @property
     def drawn(self) -> str:
         """Within what the arms were drawn, in words; empty where nothing."""
-        names = [visible(name, 60) for at, name in self._labels if at != PAIRS]
-        if names:
-            return f", within strata of {', '.join(names)}" + " and pairs" * (len(names) < len(self._labels))
-        return ", within pairs" if self._labels else ""
+        return labels.within(self._facts)
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         sums: dict[str, pl.Expr] = {}
@@ -89,12 +84,7 @@ class Clusters:
         for term in correlated:
             x = term.num.cast(pl.Float64) - shift[term.name]
             sums |= {f"{term.name}|x": x, f"{term.name}|xx": x * x}
-        ends: dict[str, pl.Expr] = {}
-        for i, (_, name) in enumerate(self._labels):
-            ends[f"label {i}"] = label(pl.col(name), self._logs.dtype(name))
-            sums[f"no label {i}"] = ends[f"label {i}"].is_null().cast(pl.Int8)
-        lows, highs = ({f"{n} {end}": e for n, e in ends.items()} for end in ("low", "high"))
-        clusters = Table("clusters", self._keys(), KEPT, sums=sums, minima=lows, maxima=highs)
+        clusters = labels.with_facts(Table("clusters", self._keys(), KEPT, sums=sums), self._facts)
         quantiles = histograms.tables([t for t in terms if t.quantile is not None], self._keys(), KEPT)
         return [clusters, *tables, *quantiles]
 
@@ -104,7 +94,7 @@ class Clusters:
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables
         frame = tables["clusters"]
-        self._require_labels(frame)
+        labels.require_constant(self._spec, frame, self._facts, "cluster", named=True)
         whole = frame.group_by("cluster").agg(
             pl.col("arm").sort_by("n", "arm", descending=[True, False]).first(),
             pl.col("n").max().alias("most"),
@@ -177,7 +167,7 @@ class Clusters:
     def notes(self, metric: Metric) -> list[str]:
         """What a reader of the metric's interval should know of its method."""
         if metric.quantile is not None:
-            apart = "; strata and pairs do not narrow it" if self._labels else ""
+            apart = "; strata and pairs do not narrow it" if self._facts else ""
             return [f"its interval takes clusters as the independent groups, whatever the method{apart}"]
         return self._warnings() if metric.role == "primary" else []
 
@@ -250,10 +240,10 @@ class Clusters:
                 "p-value and interval are exact for an effect that is the same everywhere, and approximate where "
                 "clusters differ in it"
             )
-        elif variance == "CR1" and n < FEW_FOR_CR1:
+        elif variance == "CR1" and n < labels.FEW_FOR_CR1:
             notes.append(
-                f"CR1 errors are too small with so few clusters ({n}, fewer than {FEW_FOR_CR1}): variance CR2 or wild, "
-                "or randomization_inference, holds better"
+                f"CR1 errors are too small with so few clusters ({n}, fewer than {labels.FEW_FOR_CR1}): variance CR2 "
+                "or wild, or randomization_inference, holds better"
             )
         elif n < FEW:
             notes.append(
@@ -273,12 +263,13 @@ class Clusters:
 
     def _codes(self, frame: pl.DataFrame) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Stratum and pair of each cluster; a stratum of several columns goes by all their labels."""
-        labels = [frame[f"label {i} low"].to_list() for i in range(len(self._labels))]
-        pairs = np.array(labels.pop()) if self._labels and self._labels[-1][0] == PAIRS else None
-        if not labels:
+        paired = bool(self._facts) and self._facts[-1].what == "pair"
+        n_strata = len(self._facts) - paired
+        pairs = np.array(frame[labels.low(n_strata)].to_list()) if paired else None
+        if not n_strata:
             return None, pairs
-        strata = labels[0] if len(labels) == 1 else [str(of) for of in zip(*labels, strict=True)]
-        return np.array(strata), pairs
+        code, names = labels.codes(frame, n_strata)
+        return np.array(names)[code], pairs
 
     def _histogram(self, term: Term, arm: int) -> Histogram:
         frame = histograms.read(self._tables, term)
@@ -300,33 +291,6 @@ class Clusters:
     def _is_primary(self, term: Term) -> bool:
         metric = self._spec.metrics.get(term.name)
         return metric is not None and metric.role == "primary"
-
-    def _require_labels(self, frame: pl.DataFrame) -> None:
-        """Strata and pairs are facts of clusters.
-
-        Raises:
-            LogError: A label that is null, or that differs between rows of one cluster; all such columns at once.
-        """
-        problems: list[Problem] = []
-        for i, (at, column) in enumerate(self._labels):
-            by = frame.group_by("cluster").agg(
-                pl.col(f"label {i} low").min().alias("low"),
-                pl.col(f"label {i} high").max().alias("high"),
-                pl.col(f"no label {i}").sum().alias("nulls"),
-            )
-            what = "pair" if at == PAIRS else "stratum"
-            hint = f"give each cluster one {what} on all of its rows, fixed before its assignment"
-            if nulls := int(by["nulls"].sum()):
-                in_clusters = int((by["nulls"] > 0).sum())
-                message = f"column {visible(column)!r} is null on {nulls:,} kept rows, of {in_clusters:,} clusters"
-                problems.append(self._spec.source.problem(at, message, hint))
-            elif len(apart := by.filter(pl.col("low") != pl.col("high")).sort("cluster")):
-                cluster, low, high = (visible(str(apart[name][0]), 60) for name in ("cluster", "low", "high"))
-                message = f"column {visible(column)!r} varies within {len(apart):,} of {len(by):,} clusters"
-                such = f"such as {cluster!r}, which has {low!r} and {high!r}"
-                problems.append(self._spec.source.problem(at, f"{message}, {such}", hint))
-        if problems:
-            raise LogError(problems)
 
     def _refuse_all_torn(self, n: int) -> None:
         """Logs in which each cluster carries both arms are of another design.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,10 +16,14 @@ from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
 from readout.logs import Logs
 from readout.reduce import Table, pilot_means
-from readout.samples import histograms, joint_rows
+from readout.samples import grouped_rows, histograms, joint_rows, labels
 from readout.samples.base import KEPT, den_sum, num_sum
+from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import Term
+
+# Clusters are joined into this many independent groups for quantiles.
+GROUPS = 256
 
 
 class RowArms:
@@ -32,8 +37,17 @@ class RowArms:
         self.method = spec.estimator.method
         self.unit = "request" if spec.design.kind == "request_rct" else "row"
         self._arms = 1 + len(spec.design.treatment)
-        self._logs = logs
+        self._spec, self._logs = spec, logs
         self.rows = KEPT
+        self._variance = labels.clustered_by(spec)
+        by_cluster = self._variance is not None
+        self._facts = (
+            [labels.cluster_of_units(logs, self.unit)] if by_cluster else labels.strata_and_pairs(spec, logs, self.unit)
+        )
+        # Quantiles see the clusters in groups; without clusters each row is on its own.
+        cluster = pl.col("@cluster").hash(0) % GROUPS if by_cluster else pl.lit(0)
+        self._groups = GROUPS if by_cluster else 1
+        self._group = pl.col("@arm_code").cast(pl.Int64) * self._groups + cluster.cast(pl.Int64)
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         plain = [t for t in terms if t.quantile is None]
@@ -54,18 +68,23 @@ class RowArms:
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}
             if term.covariates:
                 sums |= joint_rows.sums(term, x, None if term.den is None else d, self._shifts(term))
-        arm = {"arm": pl.col("@arm_code")}
+        keys = {"arm": pl.col("@arm_code")} | {labels.low(i): fact.value for i, fact in enumerate(self._facts)}
         self._quantiles = [t for t in terms if t.quantile is not None]
-        quantiles = histograms.packed(self._quantiles, pl.col("@arm_code"), KEPT, self._logs)
-        return [Table("arms", arm, where=KEPT, sums=sums, maxima=maxima), *quantiles]
+        quantiles = histograms.packed(self._quantiles, self._group, KEPT, self._logs)
+        return [Table("arms", keys, where=KEPT, sums=sums, maxima=maxima), *quantiles]
 
     def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
-        missed = histograms.missed(self._quantiles, reduced, lambda group: group)
-        return histograms.packed(missed, pl.col("@arm_code"), KEPT, self._logs, whole=True)
+        missed = histograms.missed(self._quantiles, reduced, lambda group: group // self._groups)
+        return histograms.packed(missed, self._group, KEPT, self._logs, whole=True)
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables
-        self._by_arm = {row["arm"]: row for row in tables["arms"].iter_rows(named=True)}
+        self._frame = frame = tables["arms"]
+        if self._facts:
+            labels.require_known(self._spec, frame, self._facts)
+            self._code, self._names = labels.codes(frame, len(self._facts))
+            frame = grouped_rows.by_arm(frame, len(self._facts))
+        self._by_arm = {row["arm"]: row for row in frame.iter_rows(named=True)}
         return {}
 
     def counts(self) -> list[int]:
@@ -77,14 +96,20 @@ class RowArms:
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
         if term.quantile is not None:
             control, treatment = self._histogram(term, 0), self._histogram(term, arm)
-            return quantile_effect(control, treatment, term.quantile, alpha=alpha, independent_rows=True)
+            independent = self._variance is None
+            return quantile_effect(control, treatment, term.quantile, alpha=alpha, independent_rows=independent)
         if term.covariates:
             return self._cuped(term, arm, alpha)
+        if self._facts:
+            return self._in_groups(term, arm).effect(alpha)
         return difference_in_means(self.moments(term, 0), self.moments(term, arm), alpha=alpha)
 
     def moments(self, term: Term, arm: int) -> Moments:
         """One arm's moments over rows that have a value."""
-        row = self._by_arm.get(arm)
+        return self._moments_of(self._by_arm.get(arm), term)
+
+    def _moments_of(self, row: Mapping[str, Any] | None, term: Term) -> Moments:
+        """Moments from one row of sums."""
         n = int(row[f"{term.name}|n"]) if row else 0
         if row is None or n == 0:
             raise EstimationError("an arm has no value of it")
@@ -94,6 +119,27 @@ class RowArms:
         parts = (row[f"{term.name}|{part}"] for part in ("d", "dd", "xd"))
         rest = Moments.from_sums(n, 0.0, x, xx, self._shift[den_sum(term)], *parts)
         return _with_slope(rest, self._slope(term))
+
+    @property
+    def drawn(self) -> str:
+        """Within what the arms were drawn, in words; empty where nothing."""
+        return labels.within(self._facts)
+
+    def notes(self, metric: Metric) -> list[str]:
+        """What a reader of the metric's interval should know of its strata or clusters."""
+        n_clusters = len(self._names) if self._variance is not None else None
+        return labels.notes(metric, self._facts, self._variance, n_clusters)
+
+    def _in_groups(self, term: Term, arm: int) -> grouped_rows.Grouped:
+        """The moments of control and of an arm by stratum or cluster."""
+        for code in (0, arm):
+            self.moments(term, code)  # says so where an arm has no value
+        rows = [
+            grouped_rows.Group(int(row["arm"] == arm), int(code), self._moments_of(row, term), row[f"{term.name}|max"])
+            for row, code in zip(self._frame.iter_rows(named=True), self._code, strict=True)
+            if row["arm"] in (0, arm) and row[f"{term.name}|n"]
+        ]
+        return grouped_rows.Grouped(rows, self._names, self._variance)
 
     def _cuped(self, term: Term, arm: int, alpha: float) -> Estimate:
         for code in (0, arm):
@@ -123,12 +169,14 @@ class RowArms:
         """
         if term.quantile is not None or term.den is not None:
             return None
+        if self._facts:
+            return self._in_groups(term, arm).without_largest(alpha)
         candidates = []
         for code in (0, arm):
             moments = {0: self.moments(term, 0), arm: self.moments(term, arm)}
             if moments[code].n < 3:
                 continue
-            moments[code] = _without(moments[code], self._by_arm[code][f"{term.name}|max"])
+            moments[code] = grouped_rows.without(moments[code], self._by_arm[code][f"{term.name}|max"])
             candidates.append(difference_in_means(moments[0], moments[arm], alpha=alpha))
         if not candidates:
             return None
@@ -154,7 +202,8 @@ class RowArms:
 
     def _histogram(self, term: Term, arm: int) -> Histogram:
         frame = histograms.read(self._tables, term)
-        return histograms.dense(frame, np.where(frame["group"].to_numpy() == arm, 0, -1), 1)
+        code, group = np.divmod(frame["group"].to_numpy(), self._groups)
+        return histograms.dense(frame, np.where(code == arm, group, -1), self._groups)
 
 
 def _with_slope(m: Moments, slope: float) -> Moments:
@@ -169,12 +218,3 @@ def _with_slope(m: Moments, slope: float) -> Moments:
         cov=m.cov + slope * m.var_den,
         var_residual=max(0.0, m.var_num - 2.0 * left * m.cov + left**2 * m.var_den),
     )
-
-
-def _without(m: Moments, value: float) -> Moments:
-    """Moments after one value is taken away (Chan's update, backwards)."""
-    n = m.n - 1
-    mean = m.mean_num + (m.mean_num - value) / n
-    square = m.var_num * n - (value - m.mean_num) * (value - mean)
-    var = max(square, 0.0) / (n - 1)
-    return Moments(n, mean, 1.0, var, 0.0, 0.0, var)

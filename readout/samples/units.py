@@ -15,14 +15,17 @@ from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.samples import adjusted, histograms
+from readout.samples import adjusted, grouped, histograms, labels
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
+from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import LEVEL, Term
 
 # Units are spread over this many groups for quantiles and labels: enough for their variance, few enough for memory.
 GROUPS = 256
 SUMS = (num_sum, den_sum)
+# A regression takes a column for each stratum.
+MOST_STRATA = 100
 # More arms than an experiment has.
 ARMS = 64
 IN_TWO_ARMS = "{} seen in two arms"
@@ -39,8 +42,11 @@ class Units:
     def __init__(self, spec: Spec, logs: Logs, role: str = "unit") -> None:
         self.unit = role
         self.method = spec.estimator.method
-        self._logs = logs
+        self._spec, self._logs = spec, logs
         self._arms = 1 + len(spec.design.treatment)
+        self._variance = labels.clustered_by(spec)
+        by_cluster = self._variance is not None
+        self._facts = [labels.cluster_of_units(logs, role)] if by_cluster else labels.strata_and_pairs(spec, logs, role)
         self._key = pl.col(f"@{role}").hash(0)
         self._eligible = pl.col("@eligible").fill_null(False).cast(pl.Int8) if logs.has("eligible") else None
         # A row without the id belongs to no request; who has no unit is left out before.
@@ -57,7 +63,8 @@ class Units:
             sums[ELIGIBLE] = self._eligible
         # One key of hash and arm groups in two thirds of the time of two.
         keys = {"unit": self._key // ARMS * ARMS + pl.col("@arm_code").cast(pl.UInt64)}
-        tables = [Table("units", keys, where=self.rows, sums=sums), *self._histogram_tables(self._quantiles)]
+        units = labels.with_facts(Table("units", keys, where=self.rows, sums=sums), self._facts)
+        tables = [units, *self._histogram_tables(self._quantiles)]
         if self._without_id is not None:
             counted = {} if self._eligible is None else {ELIGIBLE: self._eligible}
             tables.append(Table(NO_REQUEST, {}, where=KEPT & self._without_id, sums=counted))
@@ -69,6 +76,9 @@ class Units:
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         frame = tables["units"]
+        if self._facts:
+            whole = frame.with_columns((pl.col("unit") // ARMS).alias(self.unit))
+            labels.require_constant(self._spec, whole, self._facts, self.unit, named=False)
         unit, arm = np.divmod(frame["unit"].to_numpy(), ARMS)
         frame = frame.with_columns(arm=pl.Series(arm).cast(pl.Int8))
         same = unit[1:] == unit[:-1]
@@ -80,6 +90,8 @@ class Units:
         self._tables = tables
         self._frame = frame.filter(pl.Series(~twice)) if twice.any() else frame
         self._arm = self._frame["arm"].to_numpy()
+        if self._facts:
+            self._code, self._names = labels.codes(self._frame, len(self._facts))
         # Rows that are not eligible are counted as that already.
         rows = frame["n" if self._eligible is None else ELIGIBLE].to_numpy()
         left = {IN_TWO_ARMS.format(self.unit): int(rows[twice].sum())}
@@ -99,6 +111,10 @@ class Units:
             return quantile_effect(control, treatment, term.quantile, alpha=alpha)
         if term.covariates:
             return adjusted.effect(self.method, *self._with_covariates(term, arm), alpha=alpha)
+        if self._variance is not None:
+            return grouped.by_cluster(*self._in_groups(term, arm), self._variance, alpha=alpha)
+        if self._facts:
+            return grouped.in_strata(*self._in_groups(term, arm), self._names, alpha=alpha)
         return difference_in_means(self.moments(term, 0), self.moments(term, arm), alpha=alpha)
 
     def moments(self, term: Term, arm: int) -> Moments:
@@ -106,12 +122,26 @@ class Units:
         num, den = self.arrays(term, arm)
         return Moments.from_arrays(num, None if term.per_unit else den)
 
+    @property
+    def drawn(self) -> str:
+        """Within what the arms were drawn, in words; empty where nothing."""
+        return labels.within(self._facts)
+
+    def notes(self, metric: Metric) -> list[str]:
+        """What a reader of the metric's interval should know of its strata or clusters."""
+        n_clusters = len(self._names) if self._variance is not None else None
+        return labels.notes(metric, self._facts, self._variance, n_clusters)
+
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
         control, treatment = self.arrays(term, 0), self.arrays(term, arm)
         if term.quantile is not None or min(len(control[0]), len(treatment[0])) < 3:
             return None
         if term.covariates:
             return adjusted.without_one(self.method, *self._with_covariates(term, arm), alpha=alpha)
+        if self._variance is not None:
+            return grouped.by_cluster_without_one(*self._in_groups(term, arm), self._variance, alpha=alpha)
+        if self._facts:
+            return grouped.in_strata_without_one(*self._in_groups(term, arm), self._names, alpha=alpha)
         if term.per_unit:
             return leave_one_out_means((control[0], None), (treatment[0], None), alpha=alpha)
         return leave_one_out_means(control, treatment, alpha=alpha)
@@ -157,13 +187,25 @@ class Units:
         covariates = [
             c for c in term.covariates if not c.name.startswith(LEVEL) or self._frame[num_sum(c)].to_numpy().any()
         ]
+        strata = self._names if self._facts else ()
+        if len(strata) > MOST_STRATA:
+            raise EstimationError(f"{len(strata):,} strata are more than regression_adjusted takes ({MOST_STRATA})")
         arms = []
         for code in (0, arm):
             num, den = self.arrays(term, code)
             keep = self._having(term, code)
             x = [adjusted.means(*(self._frame[of(c)].to_numpy()[keep] for of in SUMS)) for c in covariates]
+            x += [(self._code[keep] == stratum).astype(float) for stratum in range(1, len(strata))]
             arms.append(adjusted.Arm(num, None if term.per_unit else den, np.column_stack(x)))
-        return arms[0], arms[1], [c.label for c in covariates]
+        return arms[0], arms[1], [c.label for c in covariates] + [f"stratum {name}" for name in strata[1:]]
+
+    def _in_groups(self, term: Term, arm: int) -> tuple[grouped.Arm, grouped.Arm]:
+        """Outcome and stratum or cluster of control's and of an arm's units."""
+        control, treatment = (
+            grouped.Arm(num, None if term.per_unit else den, self._code[self._having(term, code)])
+            for code, (num, den) in ((code, self.arrays(term, code)) for code in (0, arm))
+        )
+        return control, treatment
 
     def _histograms(self, term: Term, arm: int) -> tuple[Histogram, Histogram]:
         frame = histograms.read(self._tables, term)
@@ -174,5 +216,6 @@ class Units:
         return control, treatment
 
     def _histogram_tables(self, terms: Sequence[Term], *, whole: bool = False) -> list[Table]:
-        group = pl.col("@arm_code").cast(pl.Int64) * GROUPS + (self._key % GROUPS).cast(pl.Int64)
+        owner = self._key if self._variance is None else pl.col("@cluster").hash(0)
+        group = pl.col("@arm_code").cast(pl.Int64) * GROUPS + (owner % GROUPS).cast(pl.Int64)
         return histograms.packed(terms, group, self.rows, self._logs, whole=whole)

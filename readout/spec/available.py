@@ -54,13 +54,6 @@ LATER: tuple[Later, ...] = (
         "take cuped or difference_in_means",
         ("request_rct",),
     ),
-    Later(
-        "estimator.said",
-        lambda said: "variance" in said,
-        "the option variance",
-        "leave it out: errors are Welch's",
-        UNIT_LEVEL,
-    ),
     Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
     Later(
@@ -117,5 +110,5 @@ def _values(value: Any, parts: list[str], path: KeyPath) -> Iterable[tuple[KeyPa
 def _as_written(path: KeyPath) -> KeyPath:
     """Options stand beside the method in YAML."""
     if path[:1] == ("estimator",) and len(path) > 1:
-        return ("estimator", "variance") if path[1] == "said" else ("estimator", path[-1])
+        return ("estimator", path[-1])
     return path

@@ -34,6 +34,7 @@ def check(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding
         yield from _arms(parts["design"])
         yield from _design(parts["design"])
         yield from _periods(parts)
+        yield from _strata(parts)
     yield from _metric_names(data, parts)
     yield from _primary(data)
     yield from _segments(parts)
@@ -200,6 +201,28 @@ def _periods(parts: Mapping[str, Any]) -> Iterator[Finding]:
         ends += [_before(design.rollout_at, logs.end)] if logs.end is not None else []
         if not all(ends):
             yield Finding(("design", "rollout_at"), "expected a time inside the window of the logs, on the same scale")
+
+
+def _strata(parts: Mapping[str, Any]) -> Iterator[Finding]:
+    """What goes with strata of units, and with errors by cluster, which are no strata."""
+    design, estimator = parts["design"], parts.get("estimator")
+    if design.kind not in ("user_rct", "request_rct") or estimator is None:
+        return
+    clustered = estimator.method == "difference_in_means" and "variance" in estimator.said
+    if not design.strata and not clustered:
+        return
+    what = "design.strata" if design.strata else "estimator.variance"
+    if design.strata and estimator.method == "cuped":
+        hint = "regression_adjusted takes strata and covariates; or take difference_in_means"
+        yield Finding(("design", "strata"), "does not combine with cuped", hint, on_key=True)
+    if design.strata and clustered:
+        hint = "strata of clusters belong to cluster_rct; leave one of the two out"
+        yield Finding(("estimator", "variance"), "does not combine with design.strata", hint, on_key=True)
+    if getattr(parts.get("decision"), "looks", "fixed") == "sequential":
+        yield Finding(("decision", "looks"), f"sequential looks do not combine with {what}", "looks: fixed")
+    for name, keys in parts.get("metrics", {}).items():
+        if keys.robust is not None:
+            yield Finding(("metrics", name, "robust"), f"does not combine with {what}", on_key=True)
 
 
 def _metric_names(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding]:

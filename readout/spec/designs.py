@@ -152,6 +152,8 @@ class UserRCT(_Armed):
     """The design."""
     shared_state: Flag
     """Does the policy change a queue, cache or fleet that other traffic uses? true or false."""
+    strata: Columns = ()
+    """Columns within whose levels units were randomized, or are compared: the effect is averaged over strata."""
     pre_period: PrePeriod | None = None
     """Rows before the window that serve balance and covariates: a duration before logs.start, or a pair of times."""
     adjust: Columns = ()
@@ -166,6 +168,8 @@ class RequestRCT(_Armed):
     """The design."""
     shared_state: Flag
     """Does the policy change a queue, cache or fleet that other traffic uses? true or false."""
+    strata: Columns = ()
+    """Columns within whose levels requests were randomized, or are compared: the effect is averaged over strata."""
     adjust: Columns = ()
     """Covariates of regression_adjusted; left out, the features."""
 

@@ -322,7 +322,7 @@ def test_an_aa_test_of_several_arms(gather) -> None:
             "regression_adjusted of single rows: not available yet",
         ),
         ({"estimator": "difference_in_means", "design.pre_period": "14d"}, 2, "design.pre_period: not available yet"),
-        ({"estimator": {"method": "difference_in_means", "variance": "CR2"}}, 2, "variance: not available yet"),
+        ({"estimator": {"method": "difference_in_means", "variance": "CR2"}}, 2, "needs the role 'cluster'"),
     ],
 )
 def test_what_cannot_be_adjusted_for_is_refused(world, changes: dict[str, Any], code: int, said: str) -> None:
