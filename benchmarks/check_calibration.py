@@ -13,6 +13,7 @@ the same fleets.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections import Counter
@@ -190,6 +191,37 @@ def blocks(late: float) -> Callable[[Rng], Log]:
     return draw
 
 
+def switches(
+    *, carry: float = 0.0, fades: float = math.inf, back: int = 1, noise: float = 3.0, memory: float = 0.0,
+) -> Callable[[Rng], Log]:  # fmt: skip
+    """Two weeks of blocks of two hours in two regions, by coins; treatment takes 10 off an outcome of about 100.
+
+    Args:
+        carry: What the arm ``back`` blocks before still adds at the start of a block.
+        fades: Minutes after which a third of it is left.
+        noise: Standard deviation of a block's own level, beside that of 8 of a request.
+        memory: Correlation of the levels of successive blocks.
+    """
+
+    def draw(rng: Rng) -> Log:
+        n = 14 * 12
+        coin, level = rng.integers(0, 2, (2, n)), noise * rng.normal(size=(2, n))
+        for t in range(1, n):
+            level[:, t] = memory * level[:, t - 1] + math.sqrt(1 - memory**2) * level[:, t]
+        minute, region = rng.uniform(0, 120 * n, 8000), rng.integers(0, 2, 8000)
+        block = (minute // 120).astype(int)
+        before = np.where(block >= back, coin[region, block - back], 0)
+        demand = 8 * np.sin(2 * np.pi * (minute / 60 - 8) / 24) + 4 * (block // 12 % 7 >= 5)
+        y = 100 + demand - 10 * coin[region, block] + level[region, block] + 8 * rng.normal(size=8000)
+        y += carry * before * np.exp(-(minute % 120) / fades)
+        return {
+            "time": START + (minute * 60e6).astype("timedelta64[us]"), "cluster": region.astype(str),
+            "arm": ARMS[coin[region, block]], "y": y,
+        }  # fmt: skip
+
+    return draw
+
+
 THREE = {"treatment": ["b", "c"], "split": {"a": 0.8, "b": 0.1, "c": 0.1}}
 STATE = {"state": ["queue"]}
 SWITCHBACK = {"kind": "switchback", "block": "2h"}
@@ -231,6 +263,25 @@ def worlds() -> list[World]:
         World("tail_dominance", "log-normal, s.d. of the logarithm 0.5", True, tail(0)),
         World("tail_dominance", "log-normal, s.d. of the logarithm 1", True, tail(0, 1.0)),
         World("tail_dominance", "one of 200 units lowered by 60 s.d.", False, tail(35)),
+    ]
+    washed = {**SWITCHBACK, "washout": "40m"}
+    found += [
+        World("carryover", "no carryover", True, switches(), {}, SWITCHBACK),
+        World("carryover", "no carryover, levels of blocks correlate 0.7", True, switches(memory=0.7), {}, SWITCHBACK),
+        World("carryover", "gone before the washout of 40 minutes ends", True, switches(carry=9, fades=8), {}, washed),
+        World(
+            "carryover",
+            "9 % at the start, a third after an hour",
+            False,
+            switches(carry=9, fades=60),
+            {},
+            SWITCHBACK,
+        ),
+        World("carryover", "5 % all through the block", False, switches(carry=5), {}, SWITCHBACK),
+        World("block_length", "no carryover", True, switches(), {}, SWITCHBACK),
+        World("block_length", "gone after 40 minutes", True, switches(carry=9, fades=8), {}, SWITCHBACK),
+        World("block_length", "5 % all through the block", False, switches(carry=5), {}, SWITCHBACK),
+        World("block_length", "5 % two blocks on", False, switches(carry=5, back=2), {}, SWITCHBACK),
     ]
     wide = {"y": {"column": "y", "role": "primary", "better": "lower", "minimum_effect": "40%"}}
     for what, holds, draw in (

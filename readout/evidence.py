@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -21,6 +22,7 @@ from readout.text import visible
 
 NOT_ELIGIBLE = "not eligible"
 ROWS = "rows"
+T = TypeVar("T")
 
 
 def rows_table(sums: Mapping[str, pl.Expr] | None = None) -> Table:
@@ -54,6 +56,7 @@ class Evidence:
     left_out: Mapping[str, int]
     metrics: tuple[MetricResult, ...] = ()
     _effects: dict[tuple[str, int], Estimate | str] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -84,6 +87,13 @@ class Evidence:
         """Why :meth:`effect` gave None."""
         found = self._effects.get((name, arm), "")
         return found if isinstance(found, str) else ""
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made at the first call only: several checks read it."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: T = self._made[name]
+        return found
 
     def total(self, name: str, arm: int | None = None, kept: bool = True) -> int:
         """A sum of the rows table over kept rows (or all that were read), of one arm or all."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from readout import beside, checks, economics, energy
 from readout import spec as specs
-from readout.checks import assignment, balance, execution, logging, rollback, spillover
+from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, require_units, with_covariates
 from readout.decide import decide
 from readout.engines import require_engine
@@ -175,6 +175,7 @@ def _reduce(
         *balance.label_tables(spec, logs, sample),
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
+        *between_blocks.tables(spec, sample, metrics),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
     reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)

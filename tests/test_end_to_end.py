@@ -342,7 +342,7 @@ def test_a_switchback_from_end_to_end(world):
     )
     assert outcome.code == 0, outcome.err
     document = outcome.json
-    assert document["figures"] == ["figures/effects.svg", "figures/blocks.svg"]
+    assert document["figures"] == ["figures/effects.svg", "figures/blocks.svg", "figures/since_switch.svg"]
     latency = document["metrics"][0]
     assert latency["method"] == "block_regression"
     assert latency["ci_low"] < -20 < latency["ci_high"] < 0

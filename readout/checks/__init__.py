@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
+from readout.checks.between_blocks import carryover
+from readout.checks.block_length import block_length
 from readout.checks.execution import execution_divergence, fallback, mixed_experience, timeouts_and_retries
 from readout.checks.identification import tail_dominance
 from readout.checks.logging import bad_controls, completed_only, required_fields
@@ -35,6 +37,8 @@ WITH_EFFECTS: tuple[Callable[[Evidence], Check], ...] = (
     fallback,
     timeouts_and_retries,
     untreated_outcomes,
+    carryover,
+    block_length,
     tail_dominance,
     economic_bar,
     rollback_trigger,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from readout.memo import words
 from readout.results import MetricResult, Readout
 
@@ -18,6 +22,13 @@ def on_relative_axis(readout: Readout) -> list[MetricResult]:
 def blocks_metric(readout: Readout) -> str:
     """The name of the metric that the blocks show: the first primary one."""
     return next((m.metric for m in words.by_role(readout.metrics) if m.role == "primary"), "Primary metric")
+
+
+def since_rows(readout: Readout) -> list[Mapping[str, Any]]:
+    """What is drawn: the first primary that was split by minutes, for the arm that the decision is about."""
+    rows = [row for row in readout.diagnostics.get("since_switch", ()) if math.isfinite(row["effect"])]
+    mine = [row for row in rows if row["arm"] == readout.decision.treatment] or rows
+    return [row for row in mine if (row["metric"], row["arm"]) == (mine[0]["metric"], mine[0]["arm"])]
 
 
 def spec_effect(text: str | None, control_value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The memo's figures as SVG: effects with intervals against their margins, and a switchback's blocks over time."""
+"""The memo's figures as SVG: effects with intervals against their margins, and a switchback's blocks in time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from typing import Final
 
 from readout.memo import words
-from readout.memo.drawn import blocks_metric, on_relative_axis
-from readout.memo.numbers import level, relative
+from readout.memo.drawn import blocks_metric, on_relative_axis, since_rows
+from readout.memo.numbers import level, number, relative
 from readout.results import Readout
 
 EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
+SINCE: Final = "figures/since_switch.svg"
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 
 
@@ -31,6 +32,11 @@ def draw(readout: Readout) -> dict[str, bytes]:
         from readout.memo.svg import render
 
         files[BLOCKS] = render(lambda: blocks_figure(readout), "Blocks over time", alt_text(BLOCKS, readout))
+    if since_rows(readout):
+        from readout.memo.since_figure import since_figure
+        from readout.memo.svg import render
+
+        files[SINCE] = render(lambda: since_figure(readout), "Since the switch", alt_text(SINCE, readout))
     return files
 
 
@@ -40,6 +46,14 @@ def alt_text(path: str, readout: Readout) -> str:
         clusters = len({point.cluster for point in readout.blocks})
         arms = ", ".join(dict.fromkeys(point.arm for point in sorted(readout.blocks, key=lambda p: p.arm)))
         return f"{blocks_metric(readout)} by block over time in {clusters} clusters, by arm ({arms})"
+    if path == SINCE:
+        bins = since_rows(readout)
+        first, last = bins[0], bins[-1]
+        return (
+            f"{first['metric']} by minutes since the block began, {first['arm']} against {readout.design['control']}: "
+            f"effect {number(first['effect'])} at the start, {number(last['effect'])} at the end; of the block before "
+            f"{number(first['carryover'])} at the start, {number(last['carryover'])} at the end"
+        )
     arms_named = words.several_arms(readout)
     parts = []
     rows = on_relative_axis(readout)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 
 from estimators.block_regression import Cells, block_quantile, block_regression
+from estimators.calendar_effects import WEEKDAYS
+from estimators.carryover import earlier_arms
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_blocks
@@ -31,7 +34,14 @@ KEYS = ("cluster", "block", "arm")
 
 
 class Blocks:
-    """Sums by cluster, block and arm; a block belongs to the arm that most of its rows carry."""
+    """Sums by cluster, block and arm; a block belongs to the arm that most of its rows carry.
+
+    Attributes:
+        length, washout: Of a block; no length where a column names the blocks.
+        since: Microseconds since the block's start, of a row; None without a length.
+        rows: The rows that count: kept, and after the washout.
+        together: Whether all clusters switch together; known once loaded.
+    """
 
     method = "block_regression"
 
@@ -47,10 +57,14 @@ class Blocks:
         self._labels = (str(spec.design.control), *spec.design.treatment)
         self._options = dict(spec.estimator.options)
         self._cluster = pl.col("@cluster").cast(pl.String) if logs.has("cluster") else pl.lit("")
+        self.length = block.length
+        self.washout = washout
+        self.since: pl.Expr | None = None
         if block.length is not None:
-            since = pl.col("@time").dt.epoch("us") - _us(block.offset)
-            self._block = since - since % _us(block.length) + _us(block.offset)
-            self.washed = (since % _us(block.length) < _us(washout)) if washout else pl.lit(False)
+            from_grid = pl.col("@time").dt.epoch("us") - _us(block.offset)
+            self.since = from_grid % _us(block.length)
+            self._block = from_grid - self.since + _us(block.offset)
+            self.washed = (self.since < _us(washout)) if washout else pl.lit(False)
         else:
             name = str(block.column)
             self._block = logs.expressions.column(name, ("design", "block", "column")).cast(pl.String)
@@ -106,10 +120,22 @@ class Blocks:
         self.together = kept["cluster"].n_unique() > 1 and bool(
             kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1
         )
+        self._order = self._time_grid(start)
         left = {OFF_BLOCK: self.off_block_rows} if self.off_block_rows else {}
         if self._has_washout and (washed := int(tables["washout"]["n"][0] or 0)):
             left[WASHED] = washed
         return left
+
+    def _time_grid(self, start: pl.Series) -> np.ndarray:
+        """Number of each cell's block in time, successive blocks differing by 1: on the grid of their length, else in
+        the order of their first rows, of each cluster on its own where clusters switch apart."""
+        if self.length is not None:
+            order = (start - start.min()) // _us(self.length)
+        else:
+            frame = self._frame.select("cluster", "block", start.alias("start"))
+            rank = pl.struct("start", "block").rank("dense")
+            order = frame.select(rank if self.together else rank.over("cluster")).to_series()
+        return order.cast(pl.Int64).to_numpy()
 
     def counts(self) -> list[int]:
         arms = self._frame.unique("block")["arm"] if self.together else self._frame["arm"]
@@ -122,10 +148,10 @@ class Blocks:
         if term.quantile is not None:
             cells, histogram = self._cells_and_histogram(term, arm)
             return block_quantile(
-                cells, histogram, term.quantile, alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
+                cells, histogram, term.quantile, alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
             )
         return block_regression(
-            self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
+            self.cells(term, arm), alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
         )
 
     def effect_of(self, sums: pl.DataFrame, arm: int, alpha: float) -> Estimate:
@@ -141,7 +167,7 @@ class Blocks:
         """
         num, den, rows = placed(self._frame, sums, KEYS)
         cells = self._as_cells(num, den, self._frame["arm"].is_in([0, arm]).to_numpy() & (rows > 0), arm)
-        return block_regression(cells, alpha=alpha, weights=self._weights, clustered_by=self._clustered_by)
+        return block_regression(cells, alpha=alpha, weights=self.weights, clustered_by=self.clustered_by)
 
     def belonging(self, table: pl.DataFrame) -> pl.DataFrame:
         """The rows of a table by :meth:`level_keys` that belong to the sample; ``unit`` is the randomized one."""
@@ -151,10 +177,42 @@ class Blocks:
 
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""
-        num, den = self._arrays(term)
-        # Known by its rows, not by its denominator: costs without a success are the estimator's to judge.
+        return self._as_cells(*self._arrays(term), self._with_value(term, arm), arm)
+
+    def earlier(self, term: Term, arm: int, lags: int) -> np.ndarray:
+        """``(n_cells, lags)`` arms of the blocks 1, 2 … before each of :meth:`cells`: 0 control, 1 the arm, -1 another
+        one or not in the log."""
+        everything = np.ones(len(self._frame))
+        whole = self._as_cells(everything, everything, np.ones(len(self._frame), dtype=bool), arm)
+        codes = self._frame["arm"].to_numpy().astype(np.intp)
+        before = earlier_arms(replace(whole, arm=codes), lags, self.clustered_by)
+        mine = np.where(before == arm, 1, np.where(before == 0, 0, -1))
+        return np.asarray(mine[self._with_value(term, arm)])
+
+    def by_bin(self, term: Term, arm: int, table: pl.DataFrame, bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """``(n_cells, bins)`` numerators and denominators of :meth:`cells` from a table by their keys and ``bin``."""
+        cells = self._frame.select(*KEYS).with_row_index("cell")
+        rows = table.join(cells, on=KEYS, how="inner").sort("cell", "bin")
+        sums = np.zeros((2, len(self._frame), bins))
+        for i, name in enumerate((num_sum(term), den_sum(term))):
+            sums[i, rows["cell"].to_numpy(), rows["bin"].to_numpy()] = rows[name].fill_null(0).to_numpy()
+        keep = self._with_value(term, arm)
+        return sums[0, keep], sums[1, keep]
+
+    def _with_value(self, term: Term, arm: int) -> np.ndarray:
+        """The cells of control and the arm that have a value.
+
+        Known by its rows, not by its denominator: costs without a success are the estimator's to judge.
+        """
         has_value = self._frame[row_count(term)].to_numpy() > 0
-        return self._as_cells(num, den, self._frame["arm"].is_in([0, arm]).to_numpy() & has_value, arm)
+        return np.asarray(self._frame["arm"].is_in([0, arm]).to_numpy() & has_value)
+
+    def one_armed_weekdays(self) -> list[str]:
+        """Days of the week on whose blocks one arm only ever stood."""
+        arms: dict[int, set[int]] = {}
+        for start, arm in zip(self._starts, self._frame["arm"].to_list(), strict=True):
+            arms.setdefault(start.weekday(), set()).add(arm)
+        return [WEEKDAYS[day] for day, held in sorted(arms.items()) if len(held) < 2]
 
     def points(self, term: Term) -> tuple[BlockPoint, ...]:
         """Cell means over time, for the figure."""
@@ -170,7 +228,7 @@ class Blocks:
         if term.quantile is not None:
             return None
         return leave_one_out_blocks(
-            self.cells(term, arm), alpha=alpha, weights=self._weights, clustered_by=self._clustered_by
+            self.cells(term, arm), alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
         )
 
     def top_share(self, term: Term) -> float | None:
@@ -196,11 +254,13 @@ class Blocks:
         return counts[:, total > 0], total[total > 0]
 
     @property
-    def _clustered_by(self) -> str:
+    def clustered_by(self) -> str:
+        """The randomized unit in the estimators' words."""
         return "block" if self.together else "cell"
 
     @property
-    def _weights(self) -> str:
+    def weights(self) -> str:
+        """``rows``: cells weigh their rows; ``units``: alike."""
         return str(self._options.get("weights", "rows"))
 
     def _keys(self) -> dict[str, pl.Expr]:
@@ -237,6 +297,7 @@ class Blocks:
             hour=np.array([s.hour for s in starts]),
             weekday=np.array([s.weekday() for s in starts]),
             cluster_labels=tuple(frame["cluster"].unique().sort().to_list()),
+            order=self._order[keep],
         )
 
     def _cells_and_histogram(self, term: Term, arm: int) -> tuple[Cells, Histogram]:

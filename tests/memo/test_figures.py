@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import matplotlib
 import pytest
 
 from readout.memo.drawn import spec_effect
-from readout.memo.figures import BLOCKS, EFFECTS, alt_text, draw
+from readout.memo.figures import BLOCKS, EFFECTS, SINCE, alt_text, draw
 from readout.results import BlockPoint, Readout
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,26 @@ def test_the_switchback_has_both_figures(switchback: Readout) -> None:
     blocks = _texts(files[BLOCKS])
     assert [t for t in blocks if t in ("ap-south", "eu-west", "us-east")] == ["ap-south", "eu-west", "us-east"]
     assert "ttft by block" in blocks
+
+
+def test_the_course_since_the_switch_is_drawn_for_the_arm_decided_on(switchback: Readout) -> None:
+    def course(arm: str, level: float) -> list[dict[str, object]]:
+        return [
+            {"metric": "ttft", "arm": arm, "minutes": 10.0 * k, "effect": level, "std_error": 2.0,
+             "carryover": 8.0 - k, "carryover_std_error": math.nan if k == 3 else 2.0}
+            for k in range(12)
+        ]  # fmt: skip
+
+    rows = course("other", -1.0) + course("premium", -25.0)
+    shown = replace(switchback, diagnostics={**switchback.diagnostics, "since_switch": rows})
+    files = draw(shown)
+    assert list(files) == [EFFECTS, BLOCKS, SINCE]
+    texts = _texts(files[SINCE])
+    assert "ttft: premium against current" in texts
+    assert "Effect of the block before" in texts
+    said = alt_text(SINCE, shown)
+    assert "effect -25.0 at the start" in said
+    assert "of the block before 8.00 at the start, -3.00 at the end" in said
 
 
 def test_figures_are_described_for_screen_readers(switchback: Readout) -> None:
