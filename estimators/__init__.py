@@ -14,6 +14,7 @@ from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.estimate import Estimate
+from estimators.horvitz_thompson import horvitz_thompson, leave_one_out_paths
 from estimators.inference import EstimationError, minimum_detectable_effect
 from estimators.joint_moments import JointMoments
 from estimators.leave_one_out import (
@@ -28,7 +29,8 @@ from estimators.multiplicity import benjamini_hochberg, holm
 from estimators.power import detectable_effect, power
 from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
-from estimators.randomization_inference import randomization_inference
+from estimators.randomization_blocks import leave_one_out_schedule, randomization_blocks
+from estimators.randomization_inference import Assignments, randomization_inference
 from estimators.regression_adjusted import regression_adjusted
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
@@ -41,10 +43,12 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "cluster_means": cluster_means,
     "cluster_robust": cluster_robust,
     "randomization_inference": randomization_inference,
+    "horvitz_thompson": horvitz_thompson,
 }
 
 __all__ = [
     "METHODS",
+    "Assignments",
     "Cells",
     "Estimate",
     "EstimationError",
@@ -64,16 +68,20 @@ __all__ = [
     "difference_in_means",
     "effect_since_switch",
     "holm",
+    "horvitz_thompson",
     "lagged_effects",
     "leave_one_out_adjusted",
     "leave_one_out_blocks",
     "leave_one_out_cuped",
     "leave_one_out_means",
+    "leave_one_out_paths",
+    "leave_one_out_schedule",
     "leave_one_out_stratified",
     "minimum_detectable_effect",
     "power",
     "quantile",
     "quantile_effect",
+    "randomization_blocks",
     "randomization_inference",
     "regression_adjusted",
     "sequential_srm",

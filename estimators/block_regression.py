@@ -167,13 +167,18 @@ def log_ratio_relative(values: list[float], variance: float, df: float, alpha: f
     return Relative(treatment / control - 1.0, low, high)
 
 
-def _relative(errors: Fit | Hac, model: Model, values: list[float], df: float, alpha: float) -> Relative:
+def log_ratio_contrast(model: Model, values: list[float]) -> Vector:
+    """Contrast whose error is that of the log ratio of the adjusted means (of their ratio where there is no log);
+    control's must be positive."""
     control, treatment = values
-    if reason := relative_reason(control):
-        return Relative(reason=reason)
     slope = 1.0 / treatment if treatment > 0.0 else 1.0 / control
-    c = slope * model.adjusted_mean(1) - slope * (treatment / control) * model.adjusted_mean(0)
-    return log_ratio_relative(values, errors.variance(c), df, alpha)
+    return slope * model.adjusted_mean(1) - slope * (treatment / control) * model.adjusted_mean(0)
+
+
+def _relative(errors: Fit | Hac, model: Model, values: list[float], df: float, alpha: float) -> Relative:
+    if reason := relative_reason(values[0]):
+        return Relative(reason=reason)
+    return log_ratio_relative(values, errors.variance(log_ratio_contrast(model, values)), df, alpha)
 
 
 def _lag1(cells: Cells, residuals: Vector) -> float | None:

@@ -54,6 +54,12 @@ def factor(name: str, values: NDArray[np.intp], arm: NDArray[np.intp]) -> Factor
     return Factor(name, codes, len(levels), tuple(dropped))
 
 
+def plain(name: str, values: NDArray[np.intp]) -> Factor:
+    """The factor with every level as it is, whatever the arms."""
+    levels, codes = np.unique(values, return_inverse=True)
+    return Factor(name, codes.reshape(-1).astype(np.intp), len(levels), ())
+
+
 def without(f: Factor, reason: str) -> Factor:
     """The factor taken out of the model, with the reason."""
     return Factor(f.name, np.zeros_like(f.codes), 1, (*f.dropped, f"{f.name}: all levels dropped: {reason}"))

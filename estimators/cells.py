@@ -117,11 +117,19 @@ class Model:
         }
 
 
-def prepare(cells: Cells, weights: str, clustered_by: str, lagged: NDArray[np.intp] | None = None) -> Model:
+def prepare(
+    cells: Cells,
+    weights: str,
+    clustered_by: str,
+    lagged: NDArray[np.intp] | None = None,
+    *,
+    arms_shape_calendar: bool = True,
+) -> Model:
     """Checks the cells and lays out the regression; errors as in ``block_regression``.
 
     ``lagged`` is ``(n, lags)``, the arms of the blocks before (0 or 1), where they are to enter; every cell then needs
-    a denominator.
+    a denominator. ``arms_shape_calendar``: levels of the calendar with one arm are joined to others; False: every
+    level stands, so that the design is the same whatever arms are drawn.
     """
     if weights not in WEIGHTS or clustered_by not in RANDOMIZED:
         raise ValueError(f"weights must be one of {WEIGHTS} and clustered_by one of {RANDOMIZED}")
@@ -135,7 +143,10 @@ def prepare(cells: Cells, weights: str, clustered_by: str, lagged: NDArray[np.in
             raise EstimationError(f"{name} has {n} randomized unit{'s' * (n != 1)}; an error needs at least two")
     if clustered_by == "block" and _mixed(cells.block, cells.arm):
         raise EstimationError("a block holds both arms, so the block was not what was randomized")
-    factors = [calendar.factor("hour", cells.hour, cells.arm), calendar.factor("weekday", cells.weekday, cells.arm)]
+    if arms_shape_calendar:
+        factors = [calendar.factor(name, values, cells.arm) for name, values in _calendar(cells)]
+    else:
+        factors = [calendar.plain(name, values) for name, values in _calendar(cells)]
     factors = _affordable(factors, len(np.unique(cells.cluster)) + lagged.shape[1], len(np.unique(groups)))
     x = _design(cells, factors, lagged)
     return Model(cells, weight, x, groups, tuple(factors), np.average(x, axis=0, weights=weight))
@@ -166,6 +177,10 @@ def _usable(cells: Cells) -> Cells:
     if not np.isin(cells.arm, (0, 1)).all():
         raise EstimationError("arms of cells must be 0 (control) or 1 (treatment)")
     return cells.take(cells.den > 0.0)
+
+
+def _calendar(cells: Cells) -> tuple[tuple[str, NDArray[np.intp]], ...]:
+    return ("hour", cells.hour), ("weekday", cells.weekday)
 
 
 def _affordable(factors: list[calendar.Factor], n_others: int, n_randomized: int) -> list[calendar.Factor]:

@@ -143,16 +143,18 @@ class Replicates:
         count = int(np.count_nonzero(extreme))
         return count / len(extreme) if self.exact else (1 + count) / (1 + len(extreme))
 
-    def interval(self, estimate: float, std_error: float, alpha: float) -> tuple[float, float]:
+    def interval(self, estimate: float, std_error: float, alpha: float, units: str = "clusters") -> tuple[float, float]:
         """Effects that the test does not reject at ``alpha``; it agrees with the p-value of no effect.
+
+        ``units``: what was randomized, for the message.
 
         Raises:
             EstimationError: Where no effect, however far, is rejected.
         """
-        low, high = (self._bound(side, estimate, std_error, alpha) for side in (-1.0, 1.0))
+        low, high = (self._bound(side, estimate, std_error, alpha, units) for side in (-1.0, 1.0))
         return estimate + low, estimate + high
 
-    def _bound(self, side: float, estimate: float, std_error: float, alpha: float) -> float:
+    def _bound(self, side: float, estimate: float, std_error: float, alpha: float, units: str) -> float:
         inside, outside = 0.0, side * std_error
         zero = -estimate
         if zero * side > 0.0:
@@ -164,7 +166,7 @@ class Replicates:
             inside, outside = outside, 2.0 * outside
         else:
             raise EstimationError(
-                f"too few clusters for an interval at level {1.0 - alpha:g}: "
+                f"too few {units} for an interval at level {1.0 - alpha:g}: "
                 f"the smallest p-value that resampling can reach is {self.p_value(outside, std_error):.2g}"
             )
         while abs(outside - inside) > 1e-9 * std_error + 1e-15 * abs(outside):
