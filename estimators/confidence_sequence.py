@@ -22,6 +22,8 @@ from estimators.inference import EstimationError, critical_value, t_quantile
 # Their intervals are not the estimate plus and minus a number of standard errors.
 OTHER_INTERVALS = ("randomization_inference", "horvitz_thompson")
 TUNING = 5000.0
+# Beyond this normal quantile Student's quantiles lose their digits; there Wallace's (1959) approximation carries over.
+FARTHEST = 26.0
 
 
 def mixing_variance(alpha: float, tuning: float) -> float:
@@ -69,13 +71,16 @@ def always_valid_p(statistic: float, n: float, alpha: float, tuning: float = TUN
     return min(1.0, math.exp(0.5 * math.log1p(x) - 0.5 * z * z * x / (x + 1.0)))
 
 
-def confidence_sequence(estimate: Estimate, *, alpha: float = 0.05, tuning: float = TUNING) -> Estimate:
+def confidence_sequence(
+    estimate: Estimate, *, alpha: float = 0.05, tuning: float = TUNING, observations: float | None = None
+) -> Estimate:
     """An estimate as it reads under repeated looks.
 
     Args:
         estimate: Of independent observations that do not change once they are in, its interval at ``alpha`` being the
-            estimate plus and minus standard errors. ``n_control + n_treatment`` are the observations.
+            estimate plus and minus standard errors.
         alpha, tuning: As in :func:`boundary`.
+        observations: How many there are so far; None: ``n_control + n_treatment``.
 
     Returns:
         The estimate with the interval, p-value and relative interval (on the log ratio, like the one given) of the
@@ -87,7 +92,7 @@ def confidence_sequence(estimate: Estimate, *, alpha: float = 0.05, tuning: floa
     """
     if estimate.method in OTHER_INTERVALS or estimate.diagnostics.get("variance") == "wild":
         raise EstimationError(f"{estimate.method} has no interval that holds under repeated looks")
-    n = estimate.n_control + estimate.n_treatment
+    n = estimate.n_control + estimate.n_treatment if observations is None else observations
     reach = boundary(n, alpha, tuning, estimate.df)
     low, high = (estimate.estimate + sign * reach * estimate.std_error for sign in (-1.0, 1.0))
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -105,10 +110,44 @@ def confidence_sequence(estimate: Estimate, *, alpha: float = 0.05, tuning: floa
     )
 
 
-def detectable_effect(estimate: Estimate, *, alpha: float = 0.05, tuning: float = TUNING, power: float = 0.8) -> float:
+def detectable_effect(
+    estimate: Estimate,
+    *,
+    alpha: float = 0.05,
+    tuning: float = TUNING,
+    power: float = 0.8,
+    observations: float | None = None,
+) -> float:
     """Smallest true effect that the sequence excludes zero for at this look with probability ``power``."""
-    n = estimate.n_control + estimate.n_treatment
+    n = estimate.n_control + estimate.n_treatment if observations is None else observations
     return (boundary(n, alpha, tuning, estimate.df) + t_quantile(power, estimate.df)) * estimate.std_error
+
+
+def sample_factor(
+    estimate: Estimate,
+    size: float,
+    *,
+    alpha: float = 0.05,
+    tuning: float = TUNING,
+    power: float = 0.8,
+    observations: float | None = None,
+) -> float:
+    """How many times the observations so far it takes to find an effect of ``size > 0`` with probability ``power``."""
+    n = estimate.n_control + estimate.n_treatment if observations is None else observations
+
+    def beyond(log_factor: float) -> float:
+        more = math.exp(log_factor)
+        df = estimate.df * max(more, 1.0)
+        reach = boundary(max(n * more, 1.0), alpha, tuning, df) + t_quantile(power, df)
+        return reach * estimate.std_error / math.sqrt(more) - size
+
+    low, high = -math.log(n), 1.0
+    while beyond(high) > 0.0:
+        high += 5.0
+    while high - low > 1e-9:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if beyond(middle) > 0.0 else (low, middle)
+    return math.exp(high)
 
 
 def _relative(estimate: Estimate, wider: float) -> tuple[float | None, float | None]:
@@ -128,6 +167,9 @@ def _to_t(z: float, df: float) -> float:
     """Student's quantile at the tail probability of a normal quantile ``z >= 0``."""
     if math.isinf(df):
         return z
+    if z > FARTHEST:
+        exponent = (z * (8.0 * df + 3.0) / (8.0 * df + 1.0)) ** 2 / df
+        return math.sqrt(df * math.expm1(exponent)) if exponent < 700.0 else math.inf
     from scipy.special import ndtr, stdtrit
 
     return -float(stdtrit(df, float(ndtr(-z))))
@@ -137,8 +179,9 @@ def _to_normal(t: float, df: float) -> float:
     """The normal quantile at the tail probability of Student's quantile ``t >= 0``."""
     if math.isinf(df):
         return t
-    from scipy.special import ndtri, stdtr
+    from scipy.special import ndtr, ndtri, stdtr
 
     tail = float(stdtr(df, -t))
-    # Beyond what a double holds, the tail of a normal is longer than the t statistic needs.
-    return -float(ndtri(tail)) if tail > 0.0 else 38.0
+    if tail < float(ndtr(-FARTHEST)):
+        return (8.0 * df + 1.0) / (8.0 * df + 3.0) * math.sqrt(df * math.log1p(t * t / df))
+    return -float(ndtri(tail))

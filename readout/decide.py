@@ -20,6 +20,8 @@ from readout.verdicts import inside_minimum_effect
 # The section of the spec that asks for a check: skipped although it is there, the check has settled nothing.
 SECTION_OF = {"economic_bar": "economics", "capacity_limit": "capacity"}
 
+GO_ON = "Keep it running and read again as more comes in: these intervals hold at every look."
+
 # From the most to the least that is done with a treatment: of several arms, the memo speaks of the first.
 STRENGTH: tuple[Action, ...] = (
     "ship",
@@ -268,11 +270,13 @@ def _gain(evidence: Evidence, arm: int) -> float:
 def _sample_needed(facts: Facts) -> str:
     """What it takes to settle each inconclusive primary with a power of 80 %."""
     said = [_sample_of(facts, m) for m in facts.primaries if m.verdict in (None, "inconclusive")]
-    return " ".join(said)
+    # Always-valid intervals forgive looking again; fixed ones do not.
+    going_on = [GO_ON] if facts.evidence.sequential and said else []
+    return " ".join(going_on + said)
 
 
 def _sample_of(facts: Facts, m: MetricResult) -> str:
-    """The sample grows with the square of what is detectable over what is to be detected."""
+    """What it takes to settle one primary."""
     if m.minimum_detectable_effect is None or m.estimate is None:
         return f"Mend what keeps {m.metric} from being estimated, then read again."
     effect = facts.evidence.spec.metrics[m.metric].minimum_effect
@@ -282,16 +286,25 @@ def _sample_of(facts: Facts, m: MetricResult) -> str:
         text = f"an effect of {effect.text} on {m.metric}"
     if size <= 0:
         return f"Set minimum_effect to plan for the smallest effect on {m.metric} worth acting on."
-    factor = (m.minimum_detectable_effect / size) ** 2
+    factor = _factor(facts, m, size)
     these = f"these {numbers.count(m.n_control + m.n_treatment)} {m.unit}s"
     if factor <= 1:
         # The interval then reaches from no effect past the minimum effect: what is open is which half it lies in.
         return (
             f"With 80 % power this window could see {text}; "
-            f"seeing half of it takes about {_times(4 * factor)} times {these}."
+            f"seeing half of it takes about {_times(_factor(facts, m, size / 2))} times {these}."
         )
     advice = "" if effect is not None else " Set minimum_effect to plan for the smallest effect worth acting on."
     return f"With 80 % power, seeing {text} takes about {_times(factor)} times {these}.{advice}"
+
+
+def _factor(facts: Facts, m: MetricResult, size: float) -> float:
+    """How many times the sample an effect of a size takes: as the square of what is detectable over it, with fixed
+    intervals."""
+    assert m.minimum_detectable_effect is not None
+    if facts.evidence.sequential:
+        return facts.evidence.sample_factor(m.metric, facts.arm, size)
+    return (m.minimum_detectable_effect / size) ** 2
 
 
 def _times(factor: float) -> str:

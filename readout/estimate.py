@@ -7,7 +7,6 @@ from typing import Any
 
 from estimators import benjamini_hochberg, holm
 from estimators.estimate import Estimate
-from estimators.inference import minimum_detectable_effect
 from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
@@ -55,7 +54,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
     else:
         note, guardrail = _note(evidence, metric, found), guardrail_of(metric, found)
         values = {name: getattr(found, name) for name in values}
-        detectable = minimum_detectable_effect(found.std_error, found.df, evidence.spec.decision.alpha)
+        detectable = evidence.detectable(metric.name, arm)
     return MetricResult(
         metric=metric.name,
         role=metric.role,

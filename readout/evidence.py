@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import polars as pl
 
+from estimators.confidence_sequence import confidence_sequence, detectable_effect, sample_factor
 from estimators.estimate import Estimate
-from estimators.inference import EstimationError
+from estimators.inference import EstimationError, minimum_detectable_effect
 from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.logs.frame import OUTSIDE, REASONS, arms
@@ -45,6 +47,8 @@ class Evidence:
         terms: Metrics and readout's own quantities (``@…``) by name.
         tables: The reduced tables by name.
         left_out: Rows that the sample left out, by reason.
+        met: Independent assignments by arm so far where some do not count in the estimates yet; None: the sample's.
+        until: The end of observation where units or blocks must be complete, else None.
         metrics: Results, filled in once the effects stand.
     """
 
@@ -55,6 +59,8 @@ class Evidence:
     tables: Mapping[str, pl.DataFrame]
     left_out: Mapping[str, int]
     metrics: tuple[MetricResult, ...] = ()
+    met: tuple[int, ...] | None = None
+    until: datetime | None = None
     _effects: dict[tuple[str, int], Estimate | str] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
 
@@ -72,16 +78,66 @@ class Evidence:
         """Whether units or requests are randomized one by one."""
         return self.spec.design.kind in UNIT_LEVEL
 
+    @property
+    def assigned(self) -> tuple[int, ...]:
+        """Independent assignments by arm so far, whether or not they count in the estimates yet."""
+        return tuple(self.sample.counts()) if self.met is None else self.met
+
+    @property
+    def sequential(self) -> bool:
+        """Whether intervals and p-values hold at every look."""
+        return self.spec.decision.looks == "sequential"
+
     def effect(self, name: str, arm: int) -> Estimate | None:
-        """The effect of an arm on a term; None, with the reason kept, where the data cannot carry it."""
+        """The effect of an arm on a term; None, with the reason kept, where the data cannot carry it.
+
+        Its interval and p-value are always-valid under sequential looks.
+        """
         key = (name, arm)
         if key not in self._effects:
             try:
-                self._effects[key] = self.sample.effect(self.terms[name], arm, self.spec.decision.alpha)
+                term = self.terms[name]
+                found = self.sample.effect(term, arm, self.spec.decision.alpha)
+                self._effects[key] = self.as_read(found, term, arm)
             except EstimationError as error:
                 self._effects[key] = str(error)
-        found = self._effects[key]
-        return found if isinstance(found, Estimate) else None
+        kept = self._effects[key]
+        return kept if isinstance(kept, Estimate) else None
+
+    def as_read(self, estimate: Estimate, term: Term, arm: int) -> Estimate:
+        """An estimate of the sample as the memo reads it: with always-valid interval and p-value where looks ask.
+
+        Raises:
+            EstimationError: Its method has no such interval.
+        """
+        if not self.sequential:
+            return estimate
+        decision = self.spec.decision
+        observations = self._observations(estimate, term, arm)
+        return confidence_sequence(estimate, alpha=decision.alpha, tuning=decision.tuning, observations=observations)
+
+    def detectable(self, name: str, arm: int) -> float | None:
+        """The smallest effect on a term that is found with a power of 80 %, at this look where looks are sequential."""
+        found, decision = self.effect(name, arm), self.spec.decision
+        if found is None:
+            return None
+        if not self.sequential:
+            return minimum_detectable_effect(found.std_error, found.df, decision.alpha)
+        observations = self._observations(found, self.terms[name], arm)
+        return detectable_effect(found, alpha=decision.alpha, tuning=decision.tuning, observations=observations)
+
+    def sample_factor(self, name: str, arm: int, size: float) -> float:
+        """How many times the sample it takes until an always-valid interval finds an effect of a size on a term that
+        has one, with a power of 80 %."""
+        found, decision = self.effect(name, arm), self.spec.decision
+        assert found is not None
+        observations = self._observations(found, self.terms[name], arm)
+        return sample_factor(found, size, alpha=decision.alpha, tuning=decision.tuning, observations=observations)
+
+    def _observations(self, estimate: Estimate, term: Term, arm: int) -> int:
+        """Independent observations behind an estimate; a quantile's are joined into groups, and count as they were."""
+        n, counts = estimate.n_control + estimate.n_treatment, self.sample.counts()
+        return max(n, counts[0] + counts[arm]) if term.quantile is not None else n
 
     def why_not(self, name: str, arm: int) -> str:
         """Why :meth:`effect` gave None."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import beside, checks, economics, energy
+from readout import beside, checks, economics, energy, looks
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, require_units, with_covariates
@@ -21,6 +21,7 @@ from readout.engines import require_engine
 from readout.errors import LogError, SpecError
 from readout.estimate import metric_results
 from readout.evidence import Evidence, count, require_rows, rows_table
+from readout.exposure import Observed, observe
 from readout.faults import reading
 from readout.logs import Logs, open_logs
 from readout.memo import document, markdown
@@ -32,6 +33,7 @@ from readout.samples import Blocks, Clusters, RowArms, Sample, Units, sample_of
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
+from readout.text import duration
 
 Say = Callable[[str], None]
 
@@ -138,19 +140,24 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0, *, effects: bool = True) 
     metrics = metric_terms(spec, logs)
     with reading(spec, logs):
         metrics = with_covariates(spec, logs, metrics)
-        sample, terms, reduced = _reduce(spec, logs, metrics, seed)
-    left_out = sample.load(reduced)
-    evidence = Evidence(spec, logs, sample, {t.name: t for t in terms}, reduced, left_out)
+        sample = sample_of(spec, logs, seed)
+        observed = observe(spec, logs, sample, as_of)
+        logs = observed.logs
+        terms, reduced = _reduce(spec, logs, metrics, sample, observed)
+    left_out = {**sample.load(reduced), **observed.left_out(reduced)}
+    evidence = Evidence(
+        spec, logs, sample, {t.name: t for t in terms}, reduced, left_out,
+        met=observed.met(sample, reduced), until=observed.until,
+    )  # fmt: skip
     require_rows(evidence.rows(), evidence)
     _require_values(evidence, metrics)
     return evidence
 
 
 def _reduce(
-    spec: Spec, logs: Logs, metrics: list[Term], seed: int
-) -> tuple[Sample, Sequence[Term], Mapping[str, pl.DataFrame]]:
+    spec: Spec, logs: Logs, metrics: list[Term], sample: Sample, observed: Observed
+) -> tuple[Sequence[Term], Mapping[str, pl.DataFrame]]:
     """What all parts ask for, united, and the pass that answers it."""
-    sample = sample_of(spec, logs, seed)
     by_name = {t.name: t for t in metrics}
     if spec.attribution is not None:
         energy.energy_model(spec)
@@ -168,20 +175,21 @@ def _reduce(
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
     tables = [
         rows_table(missing),
-        *sample.tables(terms),
+        *observed.of(sample.tables(terms)),
+        *observed.tables(spec),
         *logging.tables(spec, logs),
         *assignment.tables(spec, logs),
         *execution.tables(spec, logs),
-        *balance.label_tables(spec, logs, sample),
+        *observed.of(balance.label_tables(spec, logs, sample)),
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
         *between_blocks.tables(spec, sample, metrics),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
     reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)
-    if again := sample.again(reduced):
+    if again := observed.of(sample.again(reduced)):
         reduced |= run_pass(logs.frame, again, rows, one_scan=one_scan)
-    return sample, terms, reduced
+    return terms, reduced
 
 
 def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Readout:
@@ -276,23 +284,14 @@ def _design(evidence: Evidence) -> dict[str, Any]:
         "treatments": list(evidence.arms[1:]),
         "split": dict(spec.design.split) if spec.design.split is not None else None,
         "shared_state": spec.design.shared_state,
-        "block": None if block is None else _duration(block.length) or block.column,
-        "washout": _duration(getattr(spec.design, "washout", None)),
+        "block": None if block is None else duration(block.length) or block.column,
+        "washout": duration(getattr(spec.design, "washout", None)),
+        **looks.design(evidence),
     }
 
 
-def _duration(value: Any) -> str | None:
-    if not value:
-        return None
-    seconds = int(value.total_seconds())
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
 def _assignment(evidence: Evidence) -> str:
-    counts = dict(zip(evidence.arms, evidence.sample.counts(), strict=True))
+    counts = dict(zip(evidence.arms, evidence.assigned, strict=True))
     said = ", ".join(f"{n:,} to {arm}" for arm, n in counts.items())
     if isinstance(evidence.sample, Blocks):
         if not evidence.logs.has("cluster"):
@@ -336,6 +335,7 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
     sample = evidence.sample
     if isinstance(sample, Clusters) and sample.weights == "units" and evidence.spec.economics is not None:
         notes.append("net value against control is that of the average cluster; sums by arm are over rows")
+    notes += looks.notes(evidence)
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))
     return tuple(notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import timedelta
 
 _BLANKS = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 _KEPT_FORMAT_CHARACTERS = frozenset("\u200c\u200d")  # the joiners, which several scripts need
@@ -36,3 +37,14 @@ def _shown(character: str) -> str:
 def shorten(text: str, limit: int) -> str:
     """Text cut to ``limit`` characters, the last of them an ellipsis where something was cut."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def duration(value: timedelta | None) -> str | None:
+    """``2h`` for two hours; None for no time."""
+    if not value:
+        return None
+    seconds = int(value.total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -48,6 +48,7 @@ class Made:
     metrics: tuple[MetricResult, ...]
     spec: Any
     arms: tuple[str, ...] = ("old", "new")
+    sequential: bool = False
 
     @property
     def treatments(self) -> range:

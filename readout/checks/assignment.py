@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from estimators.proportions import chi_square_srm
+from estimators.sequential_srm import sequential_srm
 from readout.checks.base import percent, share, share_shift, threshold
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
@@ -62,15 +63,16 @@ def terms(spec: Spec, logs: Logs) -> list[Term]:
 
 
 def srm(evidence: Evidence) -> Check:
-    """Sample ratio: independent assignments by arm against the configured split.
+    """Sample ratio: independent assignments by arm so far against the configured split.
 
     Pearson's chi-square; where an arm is expected fewer than five times, exact binomial tails, Bonferroni over arms.
+    Under sequential looks the test of Lindon & Malek (2022), which may be read at every look.
     """
     name, spec = "srm", evidence.spec
     limit = threshold(spec, name, 0.001)
     if isinstance(spec.design, Switchback) and spec.design.assignment in ("balanced", "paired"):
         return Check(name, "assignment", "skip", "under a balanced schedule the shares are fixed, not drawn")
-    counts, unit = evidence.sample.counts(), evidence.sample.unit
+    counts, unit = evidence.assigned, evidence.sample.unit
     total = sum(counts)
     split = spec.design.split
     weights = [1.0 if split is None else split.get(arm, 0.0) for arm in evidence.arms]
@@ -83,15 +85,11 @@ def srm(evidence: Evidence) -> Check:
         return Check(name, "assignment", "skip", f"the split gives one arm everything, so nothing was drawn; {said}")
     if (kept_one_arm := _kept_one_arm(evidence, max(shares))) is not None:
         return Check(name, "assignment", "fail", kept_one_arm, action="pause")
-    statistic: float | None
-    statistic, _, p = chi_square_srm(counts, shares)
-    if math.isinf(statistic):
-        statistic = None
-    elif min(total * s for s in shares if s > 0) < FEWEST_EXPECTED:
-        statistic, p = None, _exact_p(counts, shares)
-        extremes = [[total * (i == j) for j in range(len(shares))] for i, s in enumerate(shares) if s > 0]
-        if min(_exact_p(extreme, shares) for extreme in extremes) >= limit:
-            return Check(name, "assignment", "skip", f"too few {unit}s to see any mismatch; {said}")
+    if evidence.sequential:
+        said += "; tested for repeated looks"
+    statistic, p, smallest = _tested(evidence, counts, shares)
+    if smallest >= limit:
+        return Check(name, "assignment", "skip", f"too few {unit}s to see any mismatch; {said}")
     numbers = (statistic, p, p, limit)
     if p >= limit:
         return Check(name, "assignment", "pass", said, *numbers)
@@ -100,6 +98,23 @@ def srm(evidence: Evidence) -> Check:
         return Check(name, "assignment", "warn", message, *numbers)
     message = f"the arms are not split as configured (p = {p:.2g}); {said}"
     return Check(name, "assignment", "fail", message, *numbers, "pause")
+
+
+def _tested(evidence: Evidence, counts: Sequence[int], shares: Sequence[float]) -> tuple[float | None, float, float]:
+    """Statistic (the log of the Bayes factor under sequential looks), p-value, and the smallest that could be."""
+    total = sum(counts)
+    extremes = [[total * (i == j) for j in range(len(shares))] for i, s in enumerate(shares) if s > 0]
+    statistic: float | None
+    if evidence.sequential:
+        statistic, p = sequential_srm(counts, shares)
+        smallest = min(sequential_srm(extreme, shares)[1] for extreme in extremes)
+        return (None if math.isinf(statistic) else statistic), p, smallest if p > 0.0 else 0.0
+    statistic, _, p = chi_square_srm(counts, shares)
+    if math.isinf(statistic):
+        return None, p, 0.0
+    if min(total * s for s in shares if s > 0) < FEWEST_EXPECTED:
+        return None, _exact_p(counts, shares), min(_exact_p(extreme, shares) for extreme in extremes)
+    return statistic, p, 0.0
 
 
 def _exact_p(counts: Sequence[int], shares: Sequence[float]) -> float:

@@ -83,7 +83,9 @@ def _without_one(evidence: Evidence, metric: Metric, arm: int) -> _Without | Non
         rest = evidence.sample.without_most_influential(term, arm, evidence.spec.decision.alpha)
         if rest is not None and rest.method != whole.method:
             # What is left out of the plain estimate is held against the plain one.
-            whole = evidence.sample.effect(replace(term, covariates=()), arm, evidence.spec.decision.alpha)
+            plain = replace(term, covariates=())
+            whole = evidence.as_read(evidence.sample.effect(plain, arm, evidence.spec.decision.alpha), term, arm)
+        rest = None if rest is None else evidence.as_read(rest, term, arm)
     except EstimationError:
         return None
     if rest is None:

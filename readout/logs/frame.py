@@ -44,7 +44,8 @@ NO_UNIT = "no unit"
 NO_CLUSTER = "no cluster"
 NO_BLOCK = "no block"
 SKIPPED = "a local time that the clock skipped"
-REASONS = (OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK)
+AFTER_AS_OF = "after the as-of time"
+REASONS = (OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK, AFTER_AS_OF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _problems(
 ) -> list[Problem]:
     """Every mapped column that is missing or of a wrong type, and every needed role that is not mapped."""
     spec, schema = expressions.spec, expressions.schema
-    own = {f"@{role}" for role in SINGLE_ROLES} | {"@arm_code", "@drop"}
+    own = {f"@{role}" for role in SINGLE_ROLES} | {"@arm_code", "@drop", "@wait", "@key", "@exposed until"}
     problems = [
         Problem(", ".join(spec.logs.path), f"column {visible(name)!r} has a name that readout uses itself", "rename it")
         for name in schema

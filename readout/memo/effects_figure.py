@@ -61,7 +61,7 @@ def effects_figure(readout: Readout) -> Figure:
 
 
 def _subtitle(figure: Figure, readout: Readout, left_out: int, height: float) -> None:
-    note = f"Points with {level(readout.alpha)} intervals"
+    note = f"Points with {level(readout.alpha)} {words.intervals(readout)}"
     if left_out:
         note += f"; {left_out} more in the memo's tables"
     failed = words.undermining(readout)

@@ -63,4 +63,4 @@ def alt_text(path: str, readout: Readout) -> str:
         parts.append(f"{m.metric}{arm} {interval}, {words.verdict(m)}")
     if len(rows) > _SPOKEN:
         parts.append(f"and {len(rows) - _SPOKEN} more")
-    return f"Relative effects with {level(readout.alpha)} intervals: {'; '.join(parts)}"
+    return f"Relative effects with {level(readout.alpha)} {words.intervals(readout)}: {'; '.join(parts)}"

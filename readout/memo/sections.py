@@ -123,7 +123,7 @@ def _doubt(readout: Readout) -> list[str]:
 
 def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     verdicts = {metric.verdict for metric in shown}
-    parts = [f"Effects are treatment minus control, with intervals at {level(readout.alpha)}."]
+    parts = [f"Effects are treatment minus control, with {words.intervals(readout)} at {level(readout.alpha)}."]
     if any(metric.method in _ADJUSTED for metric in shown):
         parts.append("Control and treatment are adjusted means, so raw averages of the log differ from them.")
     if "no_effect" in verdicts:

@@ -55,7 +55,7 @@ def print_readout(readout: Readout, console: Console) -> None:
     """
     if words.estimated(readout.metrics):
         _print(console, _effects(readout, console))
-        _print(console, _plain(f"Intervals at {level(readout.alpha)}.", console, "dim"))
+        _print(console, _plain(f"{words.intervals(readout).capitalize()} at {level(readout.alpha)}.", console, "dim"))
         failed = words.undermining(readout)
         if failed:
             names = ", ".join(check.name for check in failed)

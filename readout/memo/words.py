@@ -68,6 +68,11 @@ def estimand(code: str) -> str:
     return _ESTIMAND.get(code.lower(), code)
 
 
+def intervals(readout: Readout) -> str:
+    """What the effects' intervals are."""
+    return "always-valid intervals" if readout.design.get("looks") == "sequential" else "intervals"
+
+
 def estimated(metrics: Iterable[MetricResult]) -> bool:
     """Whether any effect has a number."""
     return any(m.estimate is not None for m in metrics)

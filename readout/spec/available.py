@@ -56,9 +56,6 @@ LATER: tuple[Later, ...] = (
     ),
     Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
-    Later(
-        "decision.looks", lambda looks: looks == "sequential", "sequential looks", "looks: fixed, one look at the end"
-    ),
     Later("design.pre_period"),
     Later("design.schedule"),
     Later("design.carryover_blocks", lambda blocks: blocks != 1, "an order other than 1"),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from readout.spec import looks
 from readout.spec.designs import OPE, RDD, Observational, Switchback, SyntheticControl
 from readout.spec.fields import Effect
 from readout.spec.metrics import MetricKeys, Role
@@ -35,6 +36,7 @@ def check(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding
         yield from _design(parts["design"])
         yield from _periods(parts)
         yield from _strata(parts)
+    yield from looks.check(parts)
     yield from _metric_names(data, parts)
     yield from _primary(data)
     yield from _segments(parts)

@@ -53,9 +53,9 @@ class Decision(Section):
     looks: Literal["fixed", "sequential"] = "fixed"
     """One look at the end, or always-valid intervals for many."""
     tuning: Positive = 5000.0
-    """For sequential looks: the number of observations at which the interval is narrowest."""
+    """For sequential looks: the number of observations at which the interval is narrowest; fixed before the first."""
     exposure: Duration | None = None
-    """For sequential looks: how long a unit is observed before it counts as complete."""
+    """How long a unit is observed before it counts, with its rows of that time only; sequential looks need it."""
     failure_mode: Prose = ""
     """What could go wrong."""
     mitigation: Prose = ""

@@ -17,6 +17,7 @@ from estimators.confidence_sequence import (
     confidence_sequence,
     detectable_effect,
     mixing_variance,
+    sample_factor,
 )
 from estimators.inference import EstimationError
 
@@ -117,6 +118,25 @@ def test_the_detectable_effect_is_found_with_its_power() -> None:
 
 def test_an_overwhelming_statistic_has_a_vanishing_p_value() -> None:
     assert always_valid_p(1e6, 10_000, 0.05, 5000, 9998.0) < 1e-200
+
+
+def test_beyond_the_smallest_tail_of_a_double_the_sequence_goes_on() -> None:
+    n, tuning, df = 500, 1e6, 498.0
+    reach = boundary(n, 0.05, tuning, df)
+    assert reach > 26.0
+    assert always_valid_p(reach, n, 0.05, tuning, df) == pytest.approx(0.05, rel=1e-9)
+    either_side = [boundary(n, 0.05, at, df) for at in np.linspace(4.2e5, 4.8e5, 200)]
+    assert boundary(n, 0.05, 4.2e5) < 26.0 < boundary(n, 0.05, 4.8e5)
+    assert np.diff(either_side).min() > 0
+
+
+@pytest.mark.parametrize("size", [0.02, 0.1, 0.5, 3.0])
+def test_the_sample_that_finds_an_effect_makes_it_detectable(size: float) -> None:
+    found = an_estimate()
+    more = sample_factor(found, size, tuning=2000)
+    grown = replace(found, std_error=found.std_error / math.sqrt(more), df=found.df * max(more, 1.0))
+    if more * 800 > 2:
+        assert detectable_effect(grown, tuning=2000, observations=800 * more) == pytest.approx(size, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", OTHER_INTERVALS)

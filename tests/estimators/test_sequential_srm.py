@@ -24,16 +24,24 @@ OPTIMIZELY = [
 @pytest.mark.parametrize(("given", "expected"), OPTIMIZELY)
 def test_matches_optimizelys_package(given: tuple, expected: tuple[float, float]) -> None:
     # The package sums log gammas of a million: its own last digits are about 1e-10.
-    assert sequential_srm(*given) == pytest.approx(expected, rel=1e-7)
+    counts, shares, concentration = given
+    assert sequential_srm(counts, shares, (concentration,)) == pytest.approx(expected, rel=1e-7)
 
 
-@pytest.mark.parametrize(("shares", "concentration"), [((1, 1), 10.0), ((1, 3), 4.0), ((1, 2, 3), 6.0)])
-def test_the_bayes_factor_is_a_fair_bet_while_the_shares_hold(shares: tuple, concentration: float) -> None:
+def test_several_priors_are_averaged() -> None:
+    counts, shares, priors = (550, 450), (1, 1), (10.0, 300.0, 10_000.0)
+    factors = [math.exp(sequential_srm(counts, shares, (c,))[0]) for c in priors]
+    log_factor, p = sequential_srm(counts, shares)
+    assert (log_factor, p) == pytest.approx((math.log(sum(factors) / 3), 3 / sum(factors)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("shares", "priors"), [((1, 1), (10.0,)), ((1, 3), (4.0, 900.0)), ((1, 2, 3), (6.0,))])
+def test_the_bayes_factor_is_a_fair_bet_while_the_shares_hold(shares: tuple, priors: tuple) -> None:
     p = np.array(shares) / sum(shares)
     total = 0.0
     for draws in itertools.product(range(len(p)), repeat=6):
         counts = np.bincount(draws, minlength=len(p))
-        total += math.prod(p[list(draws)]) * math.exp(sequential_srm(counts, shares, concentration)[0])
+        total += math.prod(p[list(draws)]) * math.exp(sequential_srm(counts, shares, priors)[0])
     assert total == pytest.approx(1.0, rel=1e-9)
 
 
