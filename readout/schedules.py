@@ -56,9 +56,9 @@ class Schedule:
 
     @property
     def together(self) -> bool:
-        """Whether all clusters hold one arm at a time."""
+        """Whether all clusters hold one arm at a time; where a block is everybody's, they do."""
         if self.mechanism is not None:
-            return self.mechanism.together
+            return self.mechanism.together or self.clusters == ("",)
         by_start = self.blocks.group_by("start").agg(pl.col("arm").n_unique())
         return bool((by_start["arm"] == 1).all())
 

@@ -13,10 +13,10 @@ from estimators.sequential_srm import sequential_srm
 from readout.checks.base import percent, share, share_shift, threshold
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
+from readout.planned import Against
 from readout.reduce import Table
-from readout.results import Check
-from readout.samples import RowArms
-from readout.spec.designs import Switchback
+from readout.results import Check, Status
+from readout.samples import Blocks, RowArms
 from readout.spec.model import Spec
 from readout.terms import Term
 
@@ -70,7 +70,7 @@ def srm(evidence: Evidence) -> Check:
     """
     name, spec = "srm", evidence.spec
     limit = threshold(spec, name, 0.001)
-    if isinstance(spec.design, Switchback) and spec.design.assignment in ("balanced", "paired"):
+    if isinstance(evidence.sample, Blocks) and evidence.sample.assignment in ("balanced", "paired"):
         return Check(name, "assignment", "skip", "under a balanced schedule the shares are fixed, not drawn")
     counts, unit = evidence.assigned, evidence.sample.unit
     total = sum(counts)
@@ -199,9 +199,11 @@ def exposure_time(evidence: Evidence) -> Check:
 def treatment_start(evidence: Evidence) -> Check:
     """Executed treatment begins with assignment, not before; in a switchback with the block."""
     limit = threshold(evidence.spec, "treatment_start", 0.01)
-    if isinstance(evidence.spec.design, Switchback):
+    if isinstance(evidence.sample, Blocks):
+        if evidence.sample.plan is not None:
+            return _as_planned(evidence.sample.plan, limit)
         kept = evidence.rows().kept
-        off = evidence.left_out.get("arm differs from its block's", 0)
+        off = evidence.sample.off_block_rows
         value = share(off, kept + off)
         message = f"{percent(value)} of rows carry another arm than their block's"
         if value > limit:
@@ -218,6 +220,28 @@ def treatment_start(evidence: Evidence) -> Check:
     if value > limit:
         return Check("treatment_start", "assignment", "fail", message, value=value, threshold=limit, action="pause")
     return Check("treatment_start", "assignment", "pass", message, value=value, threshold=limit)
+
+
+def _as_planned(plan: Against, limit: float) -> Check:
+    """Logged arms against the schedule's, by rows; blocks that only one of them has are warned of."""
+    name = "treatment_start"
+    if plan.rows == 0:
+        message = f"none of the {plan.unplanned:,} logged blocks is in the schedule"
+        return Check(name, "assignment", "fail", message, value=1.0, threshold=limit, action="pause")
+    value = share(plan.off_rows, plan.rows)
+    said = f"{plan.off_rows:,} of {plan.rows:,} rows carry another arm than the schedule's ({percent(value)})"
+    if plan.off_rows:
+        said += f", in {plan.off_blocks:,} block{'s' * (plan.off_blocks != 1)}; the first is {plan.first}"
+    gaps = []
+    if plan.unplanned:
+        gaps.append(f"{plan.unplanned:,} logged blocks ({plan.unplanned_rows:,} rows) are not in the schedule")
+    if plan.absent:
+        gaps.append(f"{plan.absent:,} planned blocks have no row")
+    message = "; ".join([said, *gaps])
+    if value > limit:
+        return Check(name, "assignment", "fail", message, value=value, threshold=limit, action="pause")
+    status: Status = "warn" if plan.off_rows or gaps else "pass"
+    return Check(name, "assignment", status, message, value=value, threshold=limit)
 
 
 def arm_contamination(evidence: Evidence) -> Check:

@@ -18,6 +18,7 @@ from estimators.leave_one_out import leave_one_out_blocks
 from estimators.quantiles import Histogram
 from readout.errors import SpecError
 from readout.logs import Logs
+from readout.planned import Against, against, redrawn, schedule_of
 from readout.reduce import Table
 from readout.results import BlockPoint
 from readout.samples import histograms
@@ -40,6 +41,8 @@ class Blocks:
         length, washout: Of a block; no length where a column names the blocks.
         since: Microseconds since the block's start, of a row; None without a length.
         rows: The rows that count: kept, and after the washout.
+        schedule: The planned blocks, where the spec names them.
+        plan: Logged blocks against the planned ones; known once loaded.
         together: Whether all clusters switch together; known once loaded.
     """
 
@@ -53,6 +56,7 @@ class Blocks:
             hint = "give `block: {length: 2h}`, or leave the washout rows out with logs.where"
             message = "needs blocks of a stated length, not a block column"
             raise SpecError([spec.source.problem(("design", "washout"), message, hint)])
+        self._assignment = spec.design.assignment
         self._arms = 1 + len(spec.design.treatment)
         self._labels = (str(spec.design.control), *spec.design.treatment)
         self._options = dict(spec.estimator.options)
@@ -71,6 +75,8 @@ class Blocks:
             self.washed = pl.lit(False)
         self.rows = KEPT & ~self.washed
         self._has_washout = bool(washout)
+        self.schedule = schedule_of(spec, logs.has("cluster"))
+        self._window = logs.window
 
     @property
     def unit(self) -> str:
@@ -120,11 +126,32 @@ class Blocks:
         self.together = kept["cluster"].n_unique() > 1 and bool(
             kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1
         )
+        if self.schedule is not None and self.schedule.mechanism is not None:
+            self.together &= self.schedule.together
         self._order = self._time_grid(start)
+        self.plan: Against | None = None
+        if self.schedule is not None:
+            self.plan = against(self.schedule, frame, self._labels, self._window[0])
         left = {OFF_BLOCK: self.off_block_rows} if self.off_block_rows else {}
         if self._has_washout and (washed := int(tables["washout"]["n"][0] or 0)):
             left[WASHED] = washed
         return left
+
+    def redrawn(self, term: Term, arm: int, n: int, seed: int) -> np.ndarray:
+        """``(n, n_cells)`` arms (0 control, 1 treatment) of :meth:`cells` under other schedules of the same mechanism.
+
+        Raises:
+            EstimationError: There is no schedule, it does not say how it was drawn, it has several treatments, or a
+                logged block is not planned.
+        """
+        cells = self._frame.filter(pl.Series(self._with_value(term, arm)))
+        return redrawn(self.schedule, cells, self._labels[arm], n, seed)
+
+    @property
+    def assignment(self) -> str:
+        """How the arms were drawn: as the schedule records it, else as the spec says."""
+        how = None if self.schedule is None else self.schedule.mechanism
+        return self._assignment if how is None else how.kind
 
     def _time_grid(self, start: pl.Series) -> np.ndarray:
         """Number of each cell's block in time, successive blocks differing by 1: on the grid of their length, else in

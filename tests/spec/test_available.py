@@ -72,7 +72,7 @@ def test_a_design_that_comes_later(loaded: Loader) -> None:
     ]
 
 
-@pytest.mark.parametrize("keys", ["schedule: plan.csv", "carryover_blocks: 2", "assignment: paired"])
+@pytest.mark.parametrize("keys", ["carryover_blocks: 2"])
 def test_switchback_keys_that_come_later(loaded: Loader, keys: str) -> None:
     text = (
         f"logs: {{path: a}}\ndesign: {{kind: switchback, control: a, treatment: b, block: 2h, {keys}}}\n"
