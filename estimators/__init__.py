@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from estimators.block_regression import block_quantile, block_regression
 from estimators.carryover import effect_since_switch, lagged_effects
+from estimators.catoni import catoni
 from estimators.cells import Cells
 from estimators.cluster_means import cluster_means
 from estimators.cluster_robust import cluster_robust
@@ -24,6 +25,7 @@ from estimators.leave_one_out import (
     leave_one_out_means,
     share_of_top,
 )
+from estimators.median_of_means import median_of_means
 from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
 from estimators.power import detectable_effect, power
@@ -34,6 +36,9 @@ from estimators.randomization_inference import Assignments, randomization_infere
 from estimators.regression_adjusted import regression_adjusted
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
+from estimators.tail_index import tail_index
+from estimators.trimmed import trimmed
+from estimators.winsorized import winsorized
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
     "difference_in_means": difference_in_means,
@@ -46,8 +51,17 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "horvitz_thompson": horvitz_thompson,
 }
 
+# The means that a metric may be read by instead of the plain one.
+ROBUST: Mapping[str, Callable[..., Estimate]] = {
+    "winsorize": winsorized,
+    "trim": trimmed,
+    "median_of_means": median_of_means,
+    "catoni": catoni,
+}
+
 __all__ = [
     "METHODS",
+    "ROBUST",
     "Assignments",
     "Cells",
     "Estimate",
@@ -58,6 +72,7 @@ __all__ = [
     "benjamini_hochberg",
     "block_quantile",
     "block_regression",
+    "catoni",
     "chi_square_srm",
     "cluster_means",
     "cluster_robust",
@@ -77,6 +92,7 @@ __all__ = [
     "leave_one_out_paths",
     "leave_one_out_schedule",
     "leave_one_out_stratified",
+    "median_of_means",
     "minimum_detectable_effect",
     "power",
     "quantile",
@@ -87,4 +103,7 @@ __all__ = [
     "sequential_srm",
     "share_of_top",
     "stratified",
+    "tail_index",
+    "trimmed",
+    "winsorized",
 ]

@@ -38,27 +38,10 @@ def with_covariates(spec: Spec, logs: Logs, metrics: list[Term]) -> list[Term]:
     method = spec.estimator.method
     if method == "cuped":
         return [t if t.quantile is not None else replace(t, covariates=_of_metric(spec, logs, t)) for t in metrics]
-    if method == "regression_adjusted" and adjusts_rows(spec, logs):
+    if method == "regression_adjusted":
         shared = tuple(_of_columns(spec, logs))
         return [t if t.quantile is not None else replace(t, covariates=shared) for t in metrics]
     return metrics
-
-
-def adjusts_rows(spec: Spec, logs: Logs) -> bool:
-    """Whether there is a unit table, which regression adjustment works on."""
-    return spec.design.kind == "user_rct" and logs.has("unit")
-
-
-def require_units(spec: Spec, logs: Logs) -> None:
-    """Refuse regression adjustment of single rows.
-
-    Raises:
-        SpecError: The spec asks for it.
-    """
-    if spec.estimator.method == "regression_adjusted" and not adjusts_rows(spec, logs):
-        message = "regression_adjusted where every row stands for itself: not available yet"
-        hint = "map the role unit in logs.columns, or take cuped or difference_in_means"
-        raise SpecError([spec.source.problem(("estimator", "method"), message, hint)])
 
 
 def own_terms(metrics: Iterable[Term]) -> list[Term]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from estimators import benjamini_hochberg, holm
 from estimators.estimate import Estimate
+from readout import robust_notes
 from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
@@ -62,7 +63,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         control=evidence.arms[0],
         better=metric.better,
         unit=evidence.sample.unit,
-        estimand=estimand(metric) + _averaged(evidence, metric),
+        estimand=estimand(metric) + _averaged(evidence, metric) + robust_notes.estimand(evidence, metric, found),
         minimum_detectable_effect=detectable,
         verdict=None if found is None else verdict_of(metric, found),
         guardrail=guardrail,
@@ -106,6 +107,7 @@ def _note(evidence: Evidence, metric: Metric, found: Estimate) -> str:
         plain = numbers.number(found.diagnostics["unadjusted_estimate"], 4, True)
         error = numbers.number(found.diagnostics["unadjusted_std_error"])
         notes.append(f"averaged over {found.diagnostics['n_strata']} strata; without them {plain} (std. error {error})")
+    notes += robust_notes.notes(evidence, metric, found)
     if metric.quantile is not None:
         notes.append(f"from value buckets at most {100 * (histograms.FACTOR - 1):.2g} % wide")
     if metric.on == "untreated":
@@ -129,6 +131,8 @@ def _adjustment(evidence: Evidence, metric: Metric, found: Estimate) -> list[str
         return []
     if metric.quantile is not None:
         return ["a quantile is not adjusted"]
+    if metric.robust is not None and found.method not in ADJUSTING:
+        return []
     if found.method not in ADJUSTING:
         return ["it names no covariate and is estimated by difference_in_means"]
     shown = found.diagnostics

@@ -12,6 +12,7 @@ import polars as pl
 from estimators.confidence_sequence import confidence_sequence, detectable_effect, sample_factor
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError, minimum_detectable_effect
+from estimators.tail_index import Tail
 from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.logs.frame import OUTSIDE, REASONS, arms
@@ -150,6 +151,17 @@ class Evidence:
             self._made[name] = make()
         found: T = self._made[name]
         return found
+
+    def tail(self, name: str) -> Tail | None:
+        """The tail of a metric's units; None where it cannot be seen."""
+
+        def seen() -> Tail | None:
+            try:
+                return self.sample.tail(self.terms[name])
+            except EstimationError:
+                return None
+
+        return self.once(f"tail of {name}", seen)
 
     def total(self, name: str, arm: int | None = None, kept: bool = True) -> int:
         """A sum of the rows table over kept rows (or all that were read), of one arm or all."""

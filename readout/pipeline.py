@@ -15,7 +15,7 @@ import polars as pl
 from readout import beside, checks, economics, energy, looks
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
-from readout.covariates import own_terms, require_units, with_covariates
+from readout.covariates import own_terms, with_covariates
 from readout.decide import decide
 from readout.engines import require_engine
 from readout.errors import LogError, SpecError
@@ -123,20 +123,18 @@ def check(
     progress("reading the logs")
     if spec.design.kind not in DESIGNS:
         return _readable(spec, moment)
-    evidence = gather(spec, moment, seed or 0, effects=False)
+    evidence = gather(spec, moment, seed or 0)
     found = tuple(one(evidence) for one in checks.BEFORE_EFFECTS)
     return CheckReport(spec.name, evidence.rows(), found, _notes(evidence))
 
 
-def gather(spec: Spec, as_of: datetime, seed: int = 0, *, effects: bool = True) -> Evidence:
+def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     """One pass over the logs: everything that checks and estimates asked for; ``seed`` is of methods that draw.
 
     Raises:
         SpecError, LogError: As :func:`run`.
     """
     logs = open_logs(spec, as_of)
-    if effects:
-        require_units(spec, logs)
     metrics = metric_terms(spec, logs)
     with reading(spec, logs):
         metrics = with_covariates(spec, logs, metrics)

@@ -43,6 +43,7 @@ class Table:
         sums: Name to numeric row expression; nulls are left out. Rows are always counted, as ``n``.
         minima, maxima: Name to row expression.
         finite: Name to numeric row expression that must hold neither NaN nor infinity (every sum must not, unasked).
+        single: Every row is a group of its own, told apart by the keys. It costs memory by the row.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Table:
     minima: Mapping[str, pl.Expr] = field(default_factory=dict)
     maxima: Mapping[str, pl.Expr] = field(default_factory=dict)
     finite: Mapping[str, pl.Expr] = field(default_factory=dict)
+    single: bool = False
 
     def __post_init__(self) -> None:
         constant = [name for name, expr in self.sums.items() if not expr.meta.root_names()]
@@ -140,11 +142,29 @@ def partial(frame: pl.LazyFrame, table: Table, grids: Mapping[str, Grid]) -> pl.
     alike = _twins(table.maxima)
     aggregates += [expr.max().alias(name) for name, expr in table.maxima.items() if name not in alike]
     by = [expr.alias(key) for key, expr in table.keys.items()]
-    groups = frame.group_by(by).agg(aggregates) if by else frame.select(aggregates)
+    if table.single:
+        groups = frame.select(*by, *_row_parts(table, grids, twins))
+    else:
+        groups = frame.group_by(by).agg(aggregates) if by else frame.select(aggregates)
     copies = [*alike.items()]
     for name, first in twins.items():
         copies += zip(_columns(name, grids), _columns(first, grids), strict=True)
     return groups.with_columns(pl.col(first).alias(name) for name, first in copies)
+
+
+def _row_parts(table: Table, grids: Mapping[str, Grid], twins: Mapping[str, str]) -> list[pl.Expr]:
+    """What a row adds to each sum, as the group of it alone."""
+    parts = [pl.lit(1, dtype=pl.Int64).alias(ROWS)]
+    for name, expr in table.sums.items():
+        if name in twins:
+            continue
+        if name in grids:
+            halves = zip(_columns(name, grids), grids[name].split(expr), strict=True)
+            parts += [half.fill_null(0).alias(column) for column, half in halves]
+        else:
+            parts.append(expr.cast(pl.Int64).fill_null(0).alias(name))
+    parts += [expr.alias(name) for name, expr in table.minima.items()]
+    return parts + [expr.alias(name) for name, expr in table.maxima.items() if name not in _twins(table.maxima)]
 
 
 def _twins(exprs: Mapping[str, pl.Expr]) -> dict[str, str]:
@@ -157,7 +177,7 @@ def _twins(exprs: Mapping[str, pl.Expr]) -> dict[str, str]:
 def merge(parts: Sequence[pl.DataFrame], table: Table, grids: Mapping[str, Grid]) -> pl.DataFrame:
     """Groups to groups: partial results of any split of the rows, in any order, to one table sorted by its keys."""
     together = pl.concat(parts)
-    if len(parts) > 1:
+    if len(parts) > 1 and not table.single:
         sums = [pl.col(c).sum() for c in (ROWS, *(c for n in table.sums for c in _columns(n, grids)))]
         ends = [pl.col(n).min() for n in table.minima] + [pl.col(n).max() for n in table.maxima]
         aggregates = [*sums, *ends]

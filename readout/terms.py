@@ -9,7 +9,7 @@ import polars as pl
 
 from readout.errors import LogError, Problem, SpecError
 from readout.logs import Logs
-from readout.spec.metrics import Metric
+from readout.spec.metrics import Metric, Robust
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 
@@ -31,6 +31,7 @@ class Term:
         source: Terms with one source share a histogram.
         missing: True where the row should count and its value is null.
         covariates: What its effect is adjusted for, by the spec's method; each a mean over rows.
+        robust: The mean that its effect is of, where that is not the plain one. Sums by arm stay plain.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Term:
     source: str = ""
     missing: pl.Expr | None = None
     covariates: tuple[Term, ...] = ()
+    robust: Robust | None = None
 
     @property
     def count(self) -> pl.Expr:
@@ -109,7 +111,7 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
         bottom = read.number(metric.denominator, (*at, "denominator"))
         both = top.is_not_null() & bottom.is_not_null()
         num, den = mask(pl.when(both).then(top)), mask(pl.when(both).then(bottom))
-        return Term(metric.name, num, den, missing=mask(~both))
+        return Term(metric.name, num, den, missing=mask(~both), robust=metric.robust)
     if metric.expr is not None:
         value = read.sql_number(metric.expr, (*at, "expr"))
     else:
@@ -138,6 +140,7 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
         quantile=metric.quantile,
         source=repr((metric.column, metric.expr, metric.where, metric.on)),
         missing=mask(nothing),
+        robust=metric.robust,
     )
 
 

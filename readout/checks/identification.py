@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from estimators.inference import EstimationError
+from estimators.tail_index import Tail
 from readout.checks.base import percent, threshold
 from readout.evidence import Evidence
 from readout.results import Check, Status
+from readout.robust_notes import CURE, distrust
 from readout.spec.metrics import Metric
 from readout.verdicts import guardrail_of, verdict_of
 
 HALF = 0.5
+CALLED = {"winsorize": "winsorized", "trim": "trimmed", "median_of_means": "median-of-means", "catoni": "Catoni's"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +24,11 @@ class _Without:
     """What leaving out the most influential unit does.
 
     ``moved`` is in standard errors of the estimate without it: an outlier swells the error of the whole so much that a
-    mean never moves by more than one of those.
+    mean never moves by more than one of those. ``arm`` is the one compared with control, ``of`` says whose the unit is.
     """
 
     arm: str
+    of: str
     moved: float
     before: tuple[str | None, str | None]
     after: tuple[str | None, str | None]
@@ -35,43 +41,77 @@ class _Without:
 
 
 def tail_dominance(evidence: Evidence) -> Check:
-    """Leaving out one unit must not change a verdict; the top 1 % of units should not hold half of a sum."""
+    """Leaving out one unit must not change a verdict, and the mean must be one that the units can tell.
+
+    It warns where the top 1 % of units hold half of a sum, where the tail index shows that the variance may be
+    infinite, and where one unit carries half of the sum of squares; not of a robust mean, which is compared instead.
+    """
     name = "tail_dominance"
     limit = threshold(evidence.spec, name, 1.0)
-    failures, warnings, seen = [], [], []
-    for metric in evidence.spec.metrics.values():
-        if metric.role not in ("primary", "guardrail") or metric.quantile is not None:
-            continue
+    failures, warnings, aside, seen = [], [], [], []
+    for metric in _judged(evidence):
         for arm in evidence.treatments:
             one = _without_one(evidence, metric, arm)
             if one is None:
                 continue
             seen.append(one)
             if one.changed and one.moved > limit:
-                said = f"{metric.name}: {one.changed} without one {evidence.sample.unit}"
+                said = f"{metric.name}: {one.changed} without one {evidence.sample.unit}{one.of}"
                 failures.append((one, f"{said} ({one.moved:.1f} standard errors)"))
-        try:
-            top = evidence.sample.top_share(evidence.terms[metric.name])
-        except EstimationError:
-            top = None
-        if top is not None and top > HALF:
-            warnings.append(f"1 % of units hold {percent(top)} of {metric.name}")
+        heavy = _heaviness(evidence, metric)
+        if metric.robust is None:
+            warnings += [f"{text}; {CURE}" if distrusted else text for text, distrusted in heavy]
+        elif heavy:
+            aside.append(f"{'; '.join(text for text, _ in heavy)}, and its {CALLED[metric.robust.method]} mean is read")
     moved = max((one.moved for one in seen), default=None)
     by_arm: dict[str, Status] = dict.fromkeys(evidence.arms[1:], "warn" if warnings else "pass")
     by_arm |= {one.arm: "fail" for one, _ in failures}
-    details = {"by_arm": by_arm}
+    details = {"by_arm": by_arm} if failures or warnings else {}
+    details |= _tails(evidence)
     if failures:
         moved = max(one.moved for one, _ in failures)
-        message = "; ".join(text for _, text in failures)
+        message = "; ".join([*(text for _, text in failures), *warnings, *aside])
         numbers = (None, None, moved, limit)
         return Check(name, "identification", "fail", message, *numbers, "stronger_design", details)
     if warnings:
-        return Check(name, "identification", "warn", "; ".join(warnings), value=moved, threshold=limit, details=details)
+        message = "; ".join([*warnings, *aside])
+        return Check(name, "identification", "warn", message, value=moved, threshold=limit, details=details)
     if not seen:
         message = "no mean or ratio among primaries and guardrails could be computed without a unit"
-        return Check(name, "identification", "skip", message, threshold=limit)
-    message = f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict"
-    return Check(name, "identification", "pass", message, value=moved, threshold=limit)
+        return Check(name, "identification", "skip", message, threshold=limit, details=details)
+    message = "; ".join([f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict", *aside])
+    return Check(name, "identification", "pass", message, value=moved, threshold=limit, details=details)
+
+
+def _judged(evidence: Evidence) -> Iterable[Metric]:
+    """Metrics whose means decide."""
+    metrics = evidence.spec.metrics.values()
+    return [m for m in metrics if m.role in ("primary", "guardrail") and m.quantile is None]
+
+
+def _heaviness(evidence: Evidence, metric: Metric) -> list[tuple[str, bool]]:
+    """What is said of the plain mean's tail, and whether it says that the mean is not to be trusted."""
+    try:
+        top = evidence.sample.top_share(evidence.terms[metric.name])
+    except EstimationError:
+        top = None
+    said = []
+    if top is not None and top > HALF:
+        said.append((f"1 % of units hold {percent(top)} of {metric.name}", False))
+    if why := distrust(evidence.tail(metric.name)):
+        said.append((f"the mean of {metric.name} is not to be trusted: {why}", True))
+    return said
+
+
+def _tails(evidence: Evidence) -> dict[str, Any]:
+    """Tail index, share of the farthest unit and settling of the mean, by metric."""
+    found = {m.name: tail for m in _judged(evidence) if (tail := evidence.tail(m.name)) is not None}
+    return {"tails": {name: _shown(tail) for name, tail in found.items()}} if found else {}
+
+
+def _shown(tail: Tail) -> dict[str, Any]:
+    index = {"tail_index": None} if tail.index is None else {"tail_index": asdict(tail.index)}
+    return index | {"largest_share_of_squares": tail.largest_share, "settling": tail.settling, "units": tail.units}
 
 
 def _without_one(evidence: Evidence, metric: Metric, arm: int) -> _Without | None:
@@ -91,4 +131,7 @@ def _without_one(evidence: Evidence, metric: Metric, arm: int) -> _Without | Non
     if rest is None:
         return None
     before, after = ((verdict_of(metric, e), guardrail_of(metric, e)) for e in (whole, rest))
-    return _Without(evidence.arms[arm], abs(rest.estimate - whole.estimate) / rest.std_error, before, after)
+    left_out = rest.diagnostics.get("left_out")
+    side = left_out.get("arm") if isinstance(left_out, Mapping) else None
+    of = "" if side is None else f" of arm {evidence.arms[arm if side else 0]!r}"
+    return _Without(evidence.arms[arm], of, abs(rest.estimate - whole.estimate) / rest.std_error, before, after)

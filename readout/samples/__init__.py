@@ -32,10 +32,10 @@ def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
         return Clusters(spec, logs, seed)
     require_cluster(spec, logs)
     if spec.design.kind == "user_rct" and logs.has("unit"):
-        return Units(spec, logs)
+        return Units(spec, logs, seed=seed)
     if spec.design.kind == "request_rct" and logs.has("request") and _repeated(logs):
-        return Units(spec, logs, "request")
-    return RowArms(spec, logs)
+        return Units(spec, logs, "request", seed)
+    return RowArms(spec, logs, seed)
 
 
 def _repeated(logs: Logs) -> bool:

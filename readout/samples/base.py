@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from estimators.estimate import Estimate
+from estimators.tail_index import Tail
 from readout.reduce import Table
 from readout.terms import Term
 
@@ -64,6 +65,14 @@ class Sample(Protocol):
 
     def top_share(self, term: Term) -> float | None:
         """Share of the sum that the top 1 % of units hold; None where it has no meaning."""
+        ...
+
+    def tail(self, term: Term) -> Tail | None:
+        """How heavy the tail of its units is; None where that is not looked at.
+
+        Raises:
+            EstimationError: No value, or one that is not finite.
+        """
         ...
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:

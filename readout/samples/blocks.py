@@ -16,6 +16,7 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_blocks
 from estimators.quantiles import Histogram
+from estimators.tail_index import Tail
 from readout.errors import SpecError
 from readout.logs import Logs
 from readout.planned import Against, against, redrawn, schedule_of
@@ -259,6 +260,9 @@ class Blocks:
         )
 
     def top_share(self, term: Term) -> float | None:
+        return None
+
+    def tail(self, term: Term) -> Tail | None:
         return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from estimators.inference import EstimationError
 from estimators.leave_one_out import share_of_top
 from estimators.leave_one_out_clusters import leave_one_out_clusters
 from estimators.quantiles import Histogram, quantile_effect
+from estimators.tail_index import Tail
 from readout.errors import LogError
 from readout.logs import Logs
 from readout.reduce import Table, pilot_means
@@ -181,6 +182,9 @@ class Clusters:
     def top_share(self, term: Term) -> float | None:
         num, _ = self._sums(term)
         return share_of_top(num) if len(num) >= ENOUGH_FOR_TOP else None
+
+    def tail(self, term: Term) -> Tail | None:
+        return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         num, den = self._sums(term)

@@ -14,16 +14,22 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
+from estimators.tail_index import Tail
+from readout.errors import SpecError
 from readout.logs import Logs
 from readout.reduce import Table, pilot_means
-from readout.samples import grouped_rows, histograms, joint_rows, labels
+from readout.samples import grouped_rows, histograms, joint_rows, labels, tails
 from readout.samples.base import KEPT, den_sum, num_sum
+from readout.samples.units import Units
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
 from readout.terms import Term
 
 # Clusters are joined into this many independent groups for quantiles.
 GROUPS = 256
+# Single rows are held in memory up to so many: a few hundred bytes each at the peak.
+MOST_ROWS = 5_000_000
 
 
 class RowArms:
@@ -31,9 +37,12 @@ class RowArms:
 
     A ratio's numerator is centred on the pilot ratio times its denominator, so that the residual's variance does not
     come from the difference of two large ones.
+
+    Robust means and regression adjustment need every row by itself: those metrics are held as units of one row.
     """
 
-    def __init__(self, spec: Spec, logs: Logs) -> None:
+    def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
+        self._units = Units(spec, logs, "row", seed)
         self.method = spec.estimator.method
         self.unit = "request" if spec.design.kind == "request_rct" else "row"
         self._arms = 1 + len(spec.design.treatment)
@@ -50,28 +59,33 @@ class RowArms:
         self._group = pl.col("@arm_code").cast(pl.Int64) * self._groups + cluster.cast(pl.Int64)
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
+        held = [t for t in terms if self._by_row(t)]
+        self._require_room(held)
+        # What is held by row is summed too: totals, shares and the row counts are read from sums.
         plain = [t for t in terms if t.quantile is None]
         wanted = {num_sum(t): t.num for t in plain} | {den_sum(t): t.den for t in plain if t.den is not None}
         self._shift = pilot_means(self._logs.frame, wanted, self._logs.source.rows)
         sums: dict[str, pl.Expr] = {}
         maxima: dict[str, pl.Expr] = {}
+        self._watches = tails.watches(self._logs, {t.name: self._centred(t) for t in plain if self._decides(t)})
         for term in plain:
-            num = term.num.cast(pl.Float64)
-            if term.den is None:
-                x = num - self._shift[num_sum(term)]
-            else:
-                x = num - self._slope(term) * term.den.cast(pl.Float64)
+            x = self._centred(term)
             sums |= {f"{term.name}|n": term.count, f"{term.name}|x": x, f"{term.name}|xx": x * x}
             maxima[f"{term.name}|max"] = term.num.cast(pl.Float64)
             if term.den is not None:
                 d = term.den.cast(pl.Float64) - self._shift[den_sum(term)]
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}
-            if term.covariates:
+            if watch := self._watches.get(term.name):
+                sums |= watch.sums(term.name, x)
+                maxima |= watch.maxima(term.name, x)
+            if term.covariates and not self._by_row(term):
                 sums |= joint_rows.sums(term, x, None if term.den is None else d, self._shifts(term))
         keys = {"arm": pl.col("@arm_code")} | {labels.low(i): fact.value for i, fact in enumerate(self._facts)}
         self._quantiles = [t for t in terms if t.quantile is not None]
         quantiles = histograms.packed(self._quantiles, self._group, KEPT, self._logs)
-        return [Table("arms", keys, where=KEPT, sums=sums, maxima=maxima), *quantiles]
+        arms = Table("arms", keys, where=KEPT, sums=sums, maxima=maxima)
+        single = self._units.tables([*held, *(c for t in held for c in t.covariates)]) if held else []
+        return [arms, *single, *quantiles]
 
     def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
         missed = histograms.missed(self._quantiles, reduced, lambda group: group // self._groups)
@@ -85,6 +99,8 @@ class RowArms:
             self._code, self._names = labels.codes(frame, len(self._facts))
             frame = grouped_rows.by_arm(frame, len(self._facts))
         self._by_arm = {row["arm"]: row for row in frame.iter_rows(named=True)}
+        if "units" in tables:
+            self._units.load(tables)
         return {}
 
     def counts(self) -> list[int]:
@@ -98,6 +114,8 @@ class RowArms:
             control, treatment = self._histogram(term, 0), self._histogram(term, arm)
             independent = self._variance is None
             return quantile_effect(control, treatment, term.quantile, alpha=alpha, independent_rows=independent)
+        if self._by_row(term):
+            return self._units.effect(term, arm, alpha)
         if term.covariates:
             return self._cuped(term, arm, alpha)
         if self._facts:
@@ -167,6 +185,8 @@ class RowArms:
 
         The sums do not tell which covariate the largest value goes with.
         """
+        if self._by_row(term):
+            return self._units.without_most_influential(term, arm, alpha)
         if term.quantile is not None or term.den is not None:
             return None
         if self._facts:
@@ -184,7 +204,13 @@ class RowArms:
         return max(candidates, key=lambda e: abs(e.estimate - whole))
 
     def top_share(self, term: Term) -> float | None:
-        return None
+        return self._units.top_share(term) if self._by_row(term) else None
+
+    def tail(self, term: Term) -> Tail | None:
+        if self._by_row(term):
+            return self._units.tail(term)
+        watch = self._watches.get(term.name)
+        return None if watch is None else watch.read(term.name, list(self._by_arm.values()))
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         m = self.moments(term, arm)
@@ -199,6 +225,42 @@ class RowArms:
         counts = np.zeros((len(levels), 1))
         counts[levels.search_sorted(rows["level"]).to_numpy(), 0] = rows["n"].to_numpy()
         return counts, counts.sum(axis=0)
+
+    def _by_row(self, term: Term) -> bool:
+        """Whether a metric needs every row by itself."""
+        return term.robust is not None or (bool(term.covariates) and self.method == "regression_adjusted")
+
+    def _decides(self, term: Term) -> bool:
+        """Whether the tail of a metric is looked at: a primary's or guardrail's mean."""
+        metric = self._spec.metrics.get(term.name)
+        return metric is not None and metric.role in ("primary", "guardrail") and not self._by_row(term)
+
+    def _centred(self, term: Term) -> pl.Expr:
+        """A row's value less the pilot's mean; of a ratio, less the pilot's ratio times the denominator."""
+        num = term.num.cast(pl.Float64)
+        if term.den is None:
+            return num - self._shift[num_sum(term)]
+        return num - self._slope(term) * term.den.cast(pl.Float64)
+
+    def _require_room(self, terms: Sequence[Term]) -> None:
+        """Refuse to hold more single rows than memory is meant for.
+
+        Raises:
+            SpecError: All such metrics.
+        """
+        rows = self._logs.source.rows
+        if rows <= MOST_ROWS:
+            return
+        problems = []
+        for term in terms:
+            of_method = term.robust is None
+            at: KeyPath = ("estimator", "method") if of_method else ("metrics", term.name, "robust")
+            what = f"{self.method} of {term.name!r}" if of_method else "a robust mean"
+            message = f"{what} holds every row by itself, up to {MOST_ROWS:,}; the log has {rows:,}"
+            hint = "map the role unit with `per: unit`, take difference_in_means or a quantile, or name fewer files"
+            problems.append(self._spec.source.problem(at, message, hint))
+        if problems:
+            raise SpecError(problems)
 
     def _histogram(self, term: Term, arm: int) -> Histogram:
         frame = histograms.read(self._tables, term)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,11 @@ from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_means, share_of_top
 from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
+from estimators.tail_index import Tail
+from estimators.winsorized import Caps, Vector
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.samples import adjusted, grouped, histograms, labels
+from readout.samples import adjusted, grouped, histograms, labels, robust, tails
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -36,24 +39,29 @@ ELIGIBLE = "eligible"
 class Units:
     """Sums by unit and arm; a unit seen in two arms is left out and counted.
 
-    ``role`` is what was randomized: the unit, or the request where its id stands on several rows.
+    ``role`` is what was randomized: the unit, or the request where its id stands on several rows; ``row`` where every
+    row is a unit of its own.
     """
 
-    def __init__(self, spec: Spec, logs: Logs, role: str = "unit") -> None:
+    def __init__(self, spec: Spec, logs: Logs, role: str = "unit", seed: int = 0) -> None:
         self.unit = role
+        self._seed = seed
+        self._single = role == "row"
         self.method = spec.estimator.method
         self._spec, self._logs = spec, logs
         self._arms = 1 + len(spec.design.treatment)
         self._variance = labels.clustered_by(spec)
         by_cluster = self._variance is not None
         self._facts = [labels.cluster_of_units(logs, role)] if by_cluster else labels.strata_and_pairs(spec, logs, role)
-        self._key = pl.col(f"@{role}").hash(0)
+        own = pl.int_range(pl.len(), dtype=pl.UInt64)
+        self._key = own if self._single else pl.col(f"@{role}").hash(0)
         self._eligible = pl.col("@eligible").fill_null(False).cast(pl.Int8) if logs.has("eligible") else None
         # A row without the id belongs to no request; who has no unit is left out before.
         self._without_id = pl.col("@request").is_null() if role == "request" else None
         self.rows = KEPT if self._without_id is None else KEPT & ~self._without_id
 
     def tables(self, terms: Sequence[Term]) -> list[Table]:
+        robust.require(self._spec, terms, single=self._single)
         sums: dict[str, pl.Expr] = {}
         self._quantiles = [t for t in terms if t.quantile is not None]
         for term in terms:
@@ -63,7 +71,8 @@ class Units:
             sums[ELIGIBLE] = self._eligible
         # One key of hash and arm groups in two thirds of the time of two.
         keys = {"unit": self._key // ARMS * ARMS + pl.col("@arm_code").cast(pl.UInt64)}
-        units = labels.with_facts(Table("units", keys, where=self.rows, sums=sums), self._facts)
+        units = Table("units", keys, where=self.rows, sums=sums, single=self._single)
+        units = labels.with_facts(units, self._facts)
         tables = [units, *self._histogram_tables(self._quantiles)]
         if self._without_id is not None:
             counted = {} if self._eligible is None else {ELIGIBLE: self._eligible}
@@ -81,7 +90,7 @@ class Units:
             labels.require_constant(self._spec, whole, self._facts, self.unit, named=False)
         unit, arm = np.divmod(frame["unit"].to_numpy(), ARMS)
         frame = frame.with_columns(arm=pl.Series(arm).cast(pl.Int8))
-        same = unit[1:] == unit[:-1]
+        same = np.zeros(max(len(unit) - 1, 0), dtype=bool) if self._single else unit[1:] == unit[:-1]
         twice = np.zeros(len(unit), dtype=bool)
         twice[1:] |= same
         twice[:-1] |= same
@@ -92,6 +101,7 @@ class Units:
         self._arm = self._frame["arm"].to_numpy()
         if self._facts:
             self._code, self._names = labels.codes(self._frame, len(self._facts))
+        self._caps: dict[str, tuple[Caps, Caps | None]] = {}
         # Rows that are not eligible are counted as that already.
         rows = frame["n" if self._eligible is None else ELIGIBLE].to_numpy()
         left = {IN_TWO_ARMS.format(self.unit): int(rows[twice].sum())}
@@ -109,6 +119,15 @@ class Units:
         if term.quantile is not None:
             control, treatment = self._histograms(term, arm)
             return quantile_effect(control, treatment, term.quantile, alpha=alpha)
+        if term.robust is None:
+            return self._effect(term, arm, alpha)
+        raw = self.raw(term, 0), self.raw(term, arm)
+        if robust.stands_alone(term):
+            return robust.effect(term.robust, *raw, seed=self._seed, alpha=alpha)
+        return robust.noted(self._effect(term, arm, alpha), *raw, self._caps_of(term), alpha)
+
+    def _effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        """The effect on values as they are compared: winsorized where the metric asks for it."""
         if term.covariates:
             return adjusted.effect(self.method, *self._with_covariates(term, arm), alpha=alpha)
         if self._variance is not None:
@@ -120,7 +139,7 @@ class Units:
     def moments(self, term: Term, arm: int) -> Moments:
         """One arm's moments over units that have a value."""
         num, den = self.arrays(term, arm)
-        return Moments.from_arrays(num, None if term.per_unit else den)
+        return Moments.from_arrays(num, self._weight(term, den))
 
     @property
     def drawn(self) -> str:
@@ -133,24 +152,29 @@ class Units:
         return labels.notes(metric, self._facts, self._variance, n_clusters)
 
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        control, treatment = self.arrays(term, 0), self.arrays(term, arm)
+        control, treatment = ((num, self._weight(term, den)) for num, den in (self.arrays(term, a) for a in (0, arm)))
         if term.quantile is not None or min(len(control[0]), len(treatment[0])) < 3:
             return None
+        if term.robust is not None and robust.stands_alone(term):
+            return robust.without_one(term.robust, control, treatment, seed=self._seed, alpha=alpha)
         if term.covariates:
             return adjusted.without_one(self.method, *self._with_covariates(term, arm), alpha=alpha)
         if self._variance is not None:
             return grouped.by_cluster_without_one(*self._in_groups(term, arm), self._variance, alpha=alpha)
         if self._facts:
             return grouped.in_strata_without_one(*self._in_groups(term, arm), self._names, alpha=alpha)
-        if term.per_unit:
-            return leave_one_out_means((control[0], None), (treatment[0], None), alpha=alpha)
         return leave_one_out_means(control, treatment, alpha=alpha)
 
     def top_share(self, term: Term) -> float | None:
-        return share_of_top(np.concatenate([self.arrays(term, a)[0] for a in range(self._arms)]))
+        return share_of_top(np.concatenate([self._sums(term, a)[0] for a in range(self._arms)]))
+
+    def tail(self, term: Term) -> Tail | None:
+        if term.quantile is not None:
+            return None
+        return tails.of_units([self.raw(term, a) for a in range(self._arms)], self._seed)
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
-        num, den = self.arrays(term, arm)
+        num, den = self._sums(term, arm)
         return float(num.sum()), float(den.sum())
 
     def level_keys(self) -> Mapping[str, pl.Expr]:
@@ -166,19 +190,46 @@ class Units:
         total = counts.sum(axis=0)
         return counts[:, total > 0], total[total > 0]
 
-    def arrays(self, term: Term, arm: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numerator and denominator of an arm, an entry a unit that has a value."""
+    def arrays(self, term: Term, arm: int) -> tuple[Vector, Vector]:
+        """Numerator and denominator of an arm, an entry a unit that has a value; capped where they are compared so."""
+        num, den = self._sums(term, arm)
+        if not robust.winsorizes(term):
+            return num, den
+        num, cut = robust.capped((num, self._weight(term, den)), self._caps_of(term))
+        return num, den if cut is None else cut
+
+    def raw(self, term: Term, arm: int) -> robust.Arrays:
+        """As :meth:`arrays`, never capped; no denominator where each unit has one value."""
+        num, den = self._sums(term, arm)
+        return num, self._weight(term, den)
+
+    def _weight(self, term: Term, den: Vector) -> Vector | None:
+        return None if term.per_unit or (self._single and term.den is None) else den
+
+    def _sums(self, term: Term, arm: int) -> tuple[Vector, Vector]:
         keep = self._having(term, arm)
         num = self._frame[num_sum(term)].to_numpy()[keep].astype(float)
         den = self._frame[den_sum(term)].to_numpy()[keep].astype(float)
         return num, den
 
+    def _caps_of(self, term: Term) -> tuple[Caps, Caps | None]:
+        """Where a metric's values are cut, over the units of all arms that have a value."""
+        assert term.robust is not None
+        if term.name not in self._caps:
+            seen = [a for a in range(self._arms) if self._mask(term, a).any()]
+            self._caps[term.name] = robust.caps(term.robust, [self.raw(term, a) for a in seen])
+        return self._caps[term.name]
+
     def _having(self, term: Term, arm: int) -> np.ndarray:
         """An arm's units that have a value, as a mask of the unit table."""
-        # Known by its rows, not by its denominator: costs without a success count too.
-        keep: np.ndarray = (self._arm == arm) & (self._frame[row_count(term)].to_numpy() > 0)
+        keep = self._mask(term, arm)
         if not keep.any():
             raise EstimationError("an arm has no value of it")
+        return keep
+
+    def _mask(self, term: Term, arm: int) -> np.ndarray:
+        # Known by its rows, not by its denominator: costs without a success count too.
+        keep: np.ndarray = (self._arm == arm) & (self._frame[row_count(term)].to_numpy() > 0)
         return keep
 
     def _with_covariates(self, term: Term, arm: int) -> tuple[adjusted.Arm, adjusted.Arm, list[str]]:
@@ -196,13 +247,17 @@ class Units:
             keep = self._having(term, code)
             x = [adjusted.means(*(self._frame[of(c)].to_numpy()[keep] for of in SUMS)) for c in covariates]
             x += [(self._code[keep] == stratum).astype(float) for stratum in range(1, len(strata))]
-            arms.append(adjusted.Arm(num, None if term.per_unit else den, np.column_stack(x)))
+            arms.append(adjusted.Arm(num, self._weight(term, den), np.column_stack(x)))
+        if term.robust is not None and self.method == "cuped":
+            # A wild covariate would have a capped outcome follow it, and adjust for nothing.
+            cut = robust.capped_covariates(term.robust, [one.x for one in arms])
+            arms = [replace(one, x=x) for one, x in zip(arms, cut, strict=True)]
         return arms[0], arms[1], [c.label for c in covariates] + [f"stratum {name}" for name in strata[1:]]
 
     def _in_groups(self, term: Term, arm: int) -> tuple[grouped.Arm, grouped.Arm]:
         """Outcome and stratum or cluster of control's and of an arm's units."""
         control, treatment = (
-            grouped.Arm(num, None if term.per_unit else den, self._code[self._having(term, code)])
+            grouped.Arm(num, self._weight(term, den), self._code[self._having(term, code)])
             for code, (num, den) in ((code, self.arrays(term, code)) for code in (0, arm))
         )
         return control, treatment

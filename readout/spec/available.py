@@ -15,7 +15,6 @@ METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
     "randomization_inference", "block_regression",
 )  # fmt: skip
-UNIT_LEVEL = ("user_rct", "request_rct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +46,18 @@ LATER: tuple[Later, ...] = (
         "available: block_regression",
         ("switchback",),
     ),
-    Later(
-        "estimator.method",
-        lambda m: m == "regression_adjusted",
-        "the method {value} of single rows",
-        "take cuped or difference_in_means",
-        ("request_rct",),
-    ),
     Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
     Later("design.pre_period"),
     Later("design.carryover_blocks", lambda blocks: blocks != 1, "an order other than 1"),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
-    Later("metrics.*.robust"),
+    Later(
+        "metrics.*.robust",
+        bool,
+        "robust means of clusters or blocks",
+        "compare a quantile, or cap single rows: expr: least(column, CAP)",
+        ("cluster_rct", "switchback"),
+    ),
     Later("segments"),
     Later("events"),
     Later("capacity"),

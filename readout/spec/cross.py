@@ -109,6 +109,11 @@ def _robust(path: KeyPath, keys: MetricKeys) -> Iterator[Finding]:
         return
     if keys.quantile is not None:
         yield Finding(path, "does not combine with quantile", "a quantile is robust by itself", on_key=True)
+    if keys.numerator is not None and robust.method in ("trim", "catoni"):
+        hint = "winsorize caps numerator and denominator, median_of_means takes ratios of groups"
+        yield Finding((*path, "method"), f"{robust.method} does not combine with a ratio", hint)
+    if robust.quantile is not None and robust.quantile <= 0.5:
+        yield Finding((*path, "quantile"), "expected a number above 0.5", "the upper end; the lower one mirrors it")
     takes = {"winsorize": "quantile", "trim": "quantile", "median_of_means": "groups"}.get(robust.method)
     for name in ("quantile", "groups"):
         if getattr(robust, name) is not None and name != takes:
@@ -223,8 +228,9 @@ def _strata(parts: Mapping[str, Any]) -> Iterator[Finding]:
     if getattr(parts.get("decision"), "looks", "fixed") == "sequential":
         yield Finding(("decision", "looks"), f"sequential looks do not combine with {what}", "looks: fixed")
     for name, keys in parts.get("metrics", {}).items():
-        if keys.robust is not None:
-            yield Finding(("metrics", name, "robust"), f"does not combine with {what}", on_key=True)
+        if keys.robust is not None and keys.robust.method != "winsorize":
+            message = f"{keys.robust.method} does not combine with {what}; winsorize does"
+            yield Finding(("metrics", name, "robust"), message, on_key=True)
 
 
 def _metric_names(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding]:

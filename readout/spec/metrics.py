@@ -17,9 +17,10 @@ class Robust(Section):
     method: Literal["winsorize", "trim", "median_of_means", "catoni"]
     """The robust mean."""
     quantile: Fraction | None = None
-    """winsorize, trim: the quantile at which values are cut, pooled over arms."""
+    """winsorize: values above this quantile of all arms' units are capped at it (0.999). trim: what lies beyond it at
+    either end of an arm is left out (0.95)."""
     groups: Count | None = None
-    """median_of_means: into how many groups the units are put."""
+    """median_of_means: into how many groups an arm's units are put (8 log(1/alpha))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def test_an_outlier_that_hides_an_effect(said):
     rows = log(1.0, outlier=-27.0)
     check = said("tail_dominance", rows)
     assert (check.status, check.action) == ("fail", "stronger_design")
-    assert check.message.startswith("y: inconclusive becomes better without one unit (")
+    assert check.message.startswith("y: inconclusive becomes better without one unit of arm 'b' (")
     a, b = rows["y"][0::2], rows["y"][1::2]
     rest = b[1:]
     error = np.sqrt(a.var(ddof=1) / len(a) + rest.var(ddof=1) / len(rest))
@@ -75,3 +75,52 @@ def test_one_arm_of_several(said):
 def test_quantiles_have_no_single_unit(said):
     metrics = {"y": {"column": "y", "quantile": 0.5, "role": "primary", "better": "higher"}}
     assert said("tail_dominance", log(1.0), metrics=metrics).status == "skip"
+
+
+def tails(draw, units: int, seed: int, *, by_row: bool = False) -> dict[str, np.ndarray]:
+    """Two arms of like outcomes, an entry a unit."""
+    rows = {"unit": np.arange(units), "arm": np.array(["a", "b"] * (units // 2))}
+    return {**({} if by_row else rows), "arm": rows["arm"], "y": draw(np.random.default_rng(seed), units)}
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_a_mean_without_a_variance_is_not_to_be_trusted(said, by_row):
+    check = said("tail_dominance", tails(lambda r, n: 1 + r.pareto(1.5, n), 10_000, 1, by_row=by_row))
+    assert (check.status, check.action) == ("warn", None)
+    assert "the mean of y is not to be trusted: tail index 1." in check.message
+    assert "below 2, so its variance may be infinite; winsorize it (robust)" in check.message
+    index = check.details["tails"]["y"]["tail_index"]
+    assert index["low"] < 1.5 < index["high"] < 2.0
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_a_long_tail_with_a_variance_is_let_be(said, by_row):
+    for units in (400, 10_000):
+        check = said("tail_dominance", tails(lambda r, n: np.exp(r.normal(size=n)), units, 3, by_row=by_row))
+        assert check.status == "pass"
+        assert "tails" in check.details
+
+
+def test_one_unit_with_most_of_the_squares(said):
+    rows = tails(lambda r, n: r.normal(size=n), 1000, 1)
+    rows["y"][1] = 60.0
+    check = said("tail_dominance", rows)
+    assert "one unit carries " in check.message
+    assert " of its sum of squares; winsorize it" in check.message
+
+
+@pytest.mark.parametrize("method", ["winsorize", "trim", "median_of_means", "catoni"])
+def test_a_robust_mean_is_read_in_its_place(said, method):
+    metric = {"column": "y", "per": "unit", "role": "primary", "better": "higher", "robust": {"method": method}}
+    rows = tails(lambda r, n: 1 + r.pareto(1.5, n), 10_000, 2)
+    check = said("tail_dominance", rows, columns={"unit": "unit"}, metrics={"y": metric})
+    assert check.status == "pass"
+    assert "the mean of y is not to be trusted" in check.message
+    assert check.message.endswith(" mean is read")
+
+
+def test_the_note_beside_the_number_says_it_too(evidence):
+    from readout.estimate import metric_results
+
+    (found,) = metric_results(evidence(tails(lambda r, n: 1 + r.pareto(1.5, n), 10_000, 1)))
+    assert found.note.startswith("its mean is not to be trusted: tail index 1.")

@@ -311,16 +311,6 @@ def test_an_aa_test_of_several_arms(gather) -> None:
             3,
             "design.adjust.0: holds NaN or infinity",
         ),
-        (
-            {"estimator": "regression_adjusted", "design.adjust": ["skill"], "logs.columns.unit": None},
-            2,
-            "where every row stands for itself: not available yet",
-        ),
-        (
-            {"estimator": "regression_adjusted", "design.adjust": ["skill"], "design.kind": "request_rct"},
-            2,
-            "regression_adjusted of single rows: not available yet",
-        ),
         ({"estimator": "difference_in_means", "design.pre_period": "14d"}, 2, "design.pre_period: not available yet"),
         ({"estimator": {"method": "difference_in_means", "variance": "CR2"}}, 2, "needs the role 'cluster'"),
     ],
