@@ -32,6 +32,10 @@ def check(parts: Mapping[str, Any]) -> Iterator[Finding]:
         message = f"{kind} has no always-valid intervals; they are for {listing(SEQUENTIAL)}"
         yield Finding(("decision", "looks"), message, "looks: fixed, one look at the end")
     yield from _method(kind, parts.get("estimator"))
+    for name, keys in parts.get("metrics", {}).items():
+        if keys.robust is not None and keys.robust.method != "winsorize":
+            message = f"{keys.robust.method} has no interval that holds under repeated looks; winsorize does"
+            yield Finding(("metrics", name, "robust"), message, on_key=True)
     if logs is not None and logs.last is not None:
         message = "does not combine with sequential looks: a moving window drops observations that were in"
         yield Finding(("logs", "last"), message, "give logs.start, the begin of the experiment", on_key=True)

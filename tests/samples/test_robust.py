@@ -137,6 +137,7 @@ def test_winsorized_then_adjusted_or_stratified(gather) -> None:
             "metrics.m.robust: trimming does not go with regression_adjusted",
         ),
         ({"robust": {"method": "trim"}, "per": "unit"}, {"design.strata": ["region"]}, "winsorize does"),
+        ({"robust": {"method": "trim"}, "per": "unit"}, {"decision": {"looks": "sequential"}}, "under repeated looks"),
     ],
 )
 def test_what_does_not_go_together(world, metric: dict[str, Any], changes: dict[str, Any], said: str) -> None:
