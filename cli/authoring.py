@@ -48,7 +48,9 @@ def schema() -> None:
 
 
 def simulate(
-    world: Annotated[str, typer.Argument(metavar="WORLD", help="router_switchback, router_rct or router_rollout.")],
+    world: Annotated[
+        str, typer.Argument(metavar="WORLD", help="router_switchback, router_rct, router_rollout or router_cache.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", envvar="READOUT_OUT", metavar="DIR", file_okay=False, help="Folder to write.")
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["WORLD_NAMES", "simulate"]
 
-WORLD_NAMES = ("router_switchback", "router_rct", "router_rollout")
+WORLD_NAMES = ("router_switchback", "router_rct", "router_rollout", "router_cache")
 ENERGY_MODEL = "h100_dense_70b"
 
 

@@ -10,6 +10,8 @@ from readout.simulate.arrivals import Bools, Floats, Ints, Workload
 
 DAY_S = 86400.0
 SWITCHBACK, RCT, ROLLOUT = "switchback", "rct", "rollout"
+_NO_DAYS = np.empty(0, np.int64)
+_NO_COINS = np.empty((0, 0), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,14 @@ class Assignment:
         probability: That the mechanism puts policy *premium* in force for it, (rows,).
         assigned_s: When its arm was fixed, seconds from the start of the log, (rows,).
         rollout_day: First day with policy *premium* by region, -1 for never; empty where the mechanism is another.
+        coins: Whether policy *premium* is in force, (regions, blocks); empty where the mechanism is another.
     """
 
     premium: Bools
     probability: Floats
     assigned_s: Floats
     rollout_day: Ints
+    coins: Bools
 
 
 def switchback(workload: Workload, *, regions: int, days: float, block_s: float, seed: int) -> Assignment:
@@ -35,14 +39,14 @@ def switchback(workload: Workload, *, regions: int, days: float, block_s: float,
     coins = np.random.default_rng([seed, 4]).random((regions, blocks)) < 0.5
     block = np.floor_divide(workload.t_s, block_s).astype(np.int64)
     half: Floats = np.full(workload.t_s.size, 0.5)
-    return Assignment(coins[workload.region, block], half, block.astype(np.float64) * block_s, np.empty(0, np.int64))
+    return Assignment(coins[workload.region, block], half, block.astype(np.float64) * block_s, _NO_DAYS, coins)
 
 
 def rct(workload: Workload, *, seed: int) -> Assignment:
     """A fair, independent coin for every workspace, tossed as the log starts; both arms share the live fleets."""
     coins = np.random.default_rng([seed, 5]).random(workload.n_workspaces) < 0.5
     half = np.full(workload.t_s.size, 0.5)
-    return Assignment(coins[workload.workspace], half, np.zeros(workload.t_s.size), np.empty(0, np.int64))
+    return Assignment(coins[workload.workspace], half, np.zeros(workload.t_s.size), _NO_DAYS, _NO_COINS)
 
 
 def rollout(workload: Workload, *, regions: int, days: float, seed: int) -> Assignment:
@@ -54,4 +58,4 @@ def rollout(workload: Workload, *, regions: int, days: float, seed: int) -> Assi
     mine = first[workload.region]
     premium = (mine >= 0) & (day >= mine)
     assigned = np.where(premium, mine * DAY_S, 0.0)
-    return Assignment(premium, premium.astype(np.float64), assigned, first)
+    return Assignment(premium, premium.astype(np.float64), assigned, first, _NO_COINS)

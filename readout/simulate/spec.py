@@ -20,7 +20,7 @@ design:
   user_visible: true
   policy_inputs: [tier, prompt_tokens, kv_tokens_in_flight]
   block: {block}h
-  washout: {washout}m
+  washout: {washout}m{why}
   assignment: bernoulli
 """,
     RCT: """\
@@ -53,11 +53,16 @@ _ASSIGNED = {
     ROLLOUT: "Half of the regions switch to the new policy, each on its own day.",
 }
 
+_QUESTION = "Should latency-sensitive short requests go to the premium fleet while it has room"
+_STORE_QUESTION = f"{_QUESTION}, and the prefix store be kept for shared prefixes"
+# What a reader of the spec should know of a washout that a store, not queues, calls for.
+_STORE_WASHOUT = "        # the store is written over in this time; --set design.washout=0m shows what carries over"
+
 _SPEC = """\
 # Simulated: the true effects stand in {truth}.
 version: 1
 name: {name}
-question: Should latency-sensitive short requests go to the premium fleet while it has room?
+question: {question}
 counterfactual: The current router on the same requests, regions and hours.
 decision:
   failure_mode: Routed traffic fills the premium fleet and slows the reserved customers there.
@@ -127,10 +132,12 @@ def spec_text(world: World, *, log: str, truth: str, days: float, busy: int, ene
         log, truth: File names.
         busy: KV tokens in flight above which a region counts as busy.
     """
-    design = _DESIGN[world.mechanism].format(block=f"{world.block_h:g}", washout=world.washout_m)
+    why = "" if world.store is None else _STORE_WASHOUT
+    design = _DESIGN[world.mechanism].format(block=f"{world.block_h:g}", washout=world.washout_m, why=why)
     end = START + timedelta(days=days)
     return _SPEC.format(
         name=world.name.replace("_", "-"),
+        question=(_QUESTION if world.store is None else _STORE_QUESTION) + "?",
         truth=truth,
         log=log,
         start=START.strftime("%Y-%m-%dT%H:%MZ"),

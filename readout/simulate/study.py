@@ -12,6 +12,7 @@ from readout.simulate import ENERGY_MODEL, experiment
 from readout.simulate.arrivals import CrowdedError, Floats, Ints, Trace, Workload, draw_workload, synthetic_trace
 from readout.simulate.experiment import Assignment
 from readout.simulate.spec import spec_text
+from readout.simulate.store import found_in, written_by_premium
 from readout.simulate.system import Outcomes, SystemParams, run
 from readout.simulate.trace import read_trace
 from readout.simulate.truth import compare
@@ -38,13 +39,27 @@ class Runs:
 def runs(world: World, trace: Trace, *, days: float, requests: int, seed: int) -> Runs:
     """Draw the workload and run it under both policies and under the world's experiment."""
     workload = draw_workload(trace, requests=requests, days=days, regions=world.regions, seed=seed)
-    params = system_for(trace)
+    params = system_for(trace, world.load)
     decoded = np.maximum(np.ceil(workload.output * workload.runs_to), 1.0).astype(np.int64)
     assignment = assign(world, workload, days=days, seed=seed)
     everyone = np.ones(workload.t_s.size, dtype=bool)
     in_force = {"current": ~everyone, "premium": everyone, "experiment": assignment.premium}
-    outcomes = {name: run(workload, decoded, params, arm) for name, arm in in_force.items()}
+    held = _held(world, workload, assignment, seed=seed)
+    outcomes = {name: run(workload, decoded, params, arm, held.get(name)) for name, arm in in_force.items()}
     return Runs(workload, params, assignment, decoded, outcomes)
+
+
+def _held(world: World, workload: Workload, assignment: Assignment, *, seed: int) -> dict[str, Floats]:
+    """By run, the part of a prompt that the region's store holds; under one policy the store is all its own.
+
+    The experiment follows upon policy *current*. A world without a store has no entry.
+    """
+    if world.store is None:
+        return {}
+    block_s, turnover_s = world.block_h * 3600.0, world.store.turnover_s
+    mixed = written_by_premium(assignment.coins, block_s, workload.region, workload.t_s, turnover_s)
+    shares = {"current": np.zeros(mixed.size), "premium": np.ones(mixed.size), "experiment": mixed}
+    return {name: found_in(world.store, share, seed=seed) for name, share in shares.items()}
 
 
 def assign(world: World, workload: Workload, *, days: float, seed: int) -> Assignment:
@@ -91,6 +106,8 @@ def study(
         "energy_model": ENERGY_MODEL,
         "parameters": parameters(done.params),
     }
+    if world.store is not None:
+        truth["prefix_store"] = parameters(world.store)
     try:
         out.mkdir(parents=True, exist_ok=True)
         log = frame(done.workload, done.outcomes["experiment"], done.assignment, logs["experiment"], seed=seed)

@@ -32,7 +32,7 @@ class SystemParams:
         hop_s: From the decision to the fleet.
         timeout_s: A client gives an attempt up after waiting this long in the queue.
         max_retries: Attempts after the first.
-        warm_s: A session's prefix stays in a fleet's cache this long.
+        warm_s: A session's prefix stays in a fleet's own cache this long.
         warm_share: Part of the prompt that a warm prefix saves.
     """
 
@@ -84,13 +84,17 @@ class Outcomes:
     start_step: Ints
 
 
-def run(workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bools) -> Outcomes:
+def run(
+    workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bools, held: Floats | None = None
+) -> Outcomes:
     """Run the system over a workload.
 
     Args:
         decoded: Tokens each request decodes before it ends or fails.
         premium_arm: Whether policy *premium* is in force for a request.
+        held: Part of its prompt that the region's prefix store holds; None: there is no store.
     """
+    stored = np.zeros(workload.t_s.size) if held is None else held
     n = workload.t_s.size
     out = Outcomes(
         intended=np.zeros(n, np.int64), executed=np.zeros(n, np.int64), premium_choice=np.zeros(n, np.bool_),
@@ -101,7 +105,7 @@ def run(workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bo
     )  # fmt: skip
     for region in np.unique(workload.region).tolist():
         rows = np.flatnonzero(workload.region == region)
-        result = _Region(workload, decoded, params, premium_arm, rows).run()
+        result = _Region(workload, decoded, params, premium_arm, stored, rows).run()
         for name, values in result.items():
             getattr(out, name)[rows] = values
     return out
@@ -110,7 +114,9 @@ def run(workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bo
 class _Region:
     """One region's event loop over plain Python lists: indexing them is several times faster than indexing arrays."""
 
-    def __init__(self, workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bools, rows: Ints) -> None:
+    def __init__(
+        self, workload: Workload, decoded: Ints, params: SystemParams, premium_arm: Bools, held: Floats, rows: Ints
+    ) -> None:
         n = rows.size
         self.params = params
         self.fleets = (Fleet(params.fleets[0]), Fleet(params.fleets[1]))
@@ -122,6 +128,7 @@ class _Region:
         self.backoff: list[float] = workload.backoff_s[rows].tolist()
         self.reserved: list[bool] = workload.reserved[rows].tolist()
         self.premium_arm: list[bool] = premium_arm[rows].tolist()
+        self.held: list[float] = held[rows].tolist()
         routable = np.isin(workload.tier, params.sensitive_tiers) & (workload.prompt <= params.max_prompt)
         self.routable: list[bool] = (routable & ~workload.reserved)[rows].tolist()
         self.inbox: list[tuple[float, int]] = []  # (arrival at the fleet, request)
@@ -172,7 +179,8 @@ class _Region:
         kv = standard.kv + premium.kv
         self.queue_depth[i] = len(standard.queue) + len(premium.queue)
         self.kv_in_flight[i] = kv
-        self.cache_warm[i] = standard.seen.get(self.session[i], -NEVER) >= t - self.params.warm_s
+        seen = standard.seen.get(self.session[i], -NEVER) >= t - self.params.warm_s
+        self.cache_warm[i] = seen or self.held[i] > 0.0
         choice = self.routable[i] and kv < self.params.max_region_kv
         self.premium_choice[i] = choice
         if self.reserved[i]:
@@ -201,9 +209,11 @@ class _Region:
         """Start everything that fits, in order of arrival."""
         while fleet.admissible():
             i, tokens, _ = fleet.queue.popleft()
-            prompt = self.prompt[i]
+            prompt, saved = self.prompt[i], self.held[i]
             if fleet.seen.get(self.session[i], -NEVER) >= fleet.t - self.params.warm_s:
-                prompt = max(1, int(prompt * (1.0 - self.params.warm_share)))
+                saved = max(saved, self.params.warm_share)
+            if saved:
+                prompt = max(1, int(prompt * (1.0 - saved)))
             self.batch[i] = fleet.admit(i, tokens, prompt)
             self.gpu_s[i] = -fleet.t
         fleet.settle()

@@ -9,6 +9,7 @@ import numpy as np
 from readout.simulate import experiment
 from readout.simulate.arrivals import WAVE_REQUESTS, WAVE_S, Trace
 from readout.simulate.fleet import FleetParams
+from readout.simulate.store import PrefixStore
 from readout.simulate.system import SystemParams
 
 
@@ -21,6 +22,8 @@ class World:
         regions: Regions, each with its own two fleets.
         days, requests: Length and size of the log unless the caller says otherwise.
         block_h, washout_m: Switchback block in hours and washout in minutes, for the spec.
+        load: What a wave of mean density brings the standard fleet, as a share of what it can serve.
+        store: The regions' prefix store; None: there is none, and queues alone carry over.
     """
 
     name: str
@@ -30,12 +33,24 @@ class World:
     requests: int
     block_h: float = 2.0
     washout_m: int = 20
+    load: float = 1.8
+    store: PrefixStore | None = None
 
 
 WORLDS = {
     "router_switchback": World("router_switchback", experiment.SWITCHBACK, regions=4, days=14.0, requests=120_000),
     "router_rct": World("router_rct", experiment.RCT, regions=4, days=14.0, requests=120_000),
     "router_rollout": World("router_rollout", experiment.ROLLOUT, regions=8, days=28.0, requests=120_000),
+    "router_cache": World(
+        "router_cache",
+        experiment.SWITCHBACK,
+        regions=4,
+        days=14.0,
+        requests=200_000,
+        washout_m=90,
+        load=0.6,
+        store=PrefixStore(turnover_s=5400.0, found_current=0.05, found_premium=0.95, saves=0.9),
+    ),
 }
 
 # Decode step of a dense 70B model on four H100, as in the energy model h100_dense_70b. The prefill of a chunk is
@@ -44,11 +59,10 @@ _STEP_BASE_S, _STEP_PER_REQUEST_S, _STEP_PER_PREFILL_S, _CHUNK = 0.0165, 0.00014
 _STANDARD_SLOTS, _PREMIUM_SLOTS = 8.0, 5.0  # requests of mean size that fit into the KV memory
 _STANDARD_BATCH, _PREMIUM_BATCH = 64, 6  # latency before throughput: few at once
 _PREMIUM_SPEED = 0.8  # step time of the premium fleet against the standard one
-_LOAD = 1.8  # a wave of mean density brings the standard fleet this much of what it can serve
 
 
-def system_for(trace: Trace) -> SystemParams:
-    """Fleets fit for a trace: KV memory for its mean request, and a step time at which its waves congest them.
+def system_for(trace: Trace, load: float) -> SystemParams:
+    """Fleets fit for a trace: KV memory for its mean request, and a step time at which its waves load them so much.
 
     Without scaling, a trace of short answers would leave the fleets idle and one of long answers would bury them, and
     no policy could differ from another. The step time is scaled, never the trace.
@@ -61,7 +75,7 @@ def system_for(trace: Trace) -> SystemParams:
     reading = _STANDARD_SLOTS * float(prefill.mean() / steps.mean())  # of the requests active at once
     step_s = _STEP_BASE_S + _STEP_PER_REQUEST_S * _STANDARD_SLOTS + _STEP_PER_PREFILL_S * reading
     memory = float((size * steps).mean())  # token-steps that a request occupies
-    scale = _LOAD * kv / (WAVE_REQUESTS / WAVE_S * memory * step_s)
+    scale = load * kv / (WAVE_REQUESTS / WAVE_S * memory * step_s)
 
     def fleet(slots: float, speed: float, gpus: int, usd: float, max_batch: int) -> FleetParams:
         return FleetParams(

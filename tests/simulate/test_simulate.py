@@ -33,7 +33,7 @@ COLUMNS = [
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All three worlds, small."""
+    """All worlds, small."""
     out = tmp_path_factory.mktemp("worlds")
     for world in WORLD_NAMES:
         simulate(world, out / world, seed=3, requests=9_000, days=14)
@@ -62,7 +62,7 @@ def test_the_log_has_the_promised_columns_and_a_spec_that_loads(made: Path, worl
     assert set(roles) | set(spec.design.policy_inputs) <= set(log.columns)
 
 
-@pytest.mark.parametrize("world", WORLD_NAMES)
+@pytest.mark.parametrize("world", SEEDS)
 def test_the_bundled_sample_is_what_its_command_makes(tmp_path: Path, world: str) -> None:
     simulate(world, tmp_path, seed=SEEDS[world], requests=REQUESTS, name=world)
     assert_frame_equal(pl.read_parquet(tmp_path / f"{world}.parquet"), pl.read_parquet(SAMPLES / f"{world}.parquet"))

@@ -52,6 +52,15 @@ def test_a_lone_request_reads_its_prompt_and_decodes_at_full_speed() -> None:
     assert (done.batch[0], done.start_step[0], bool(done.served[0])) == (0, 3, True)
 
 
+def test_a_prefix_in_the_store_shortens_the_reading_and_is_logged_as_state() -> None:
+    load = workload([10.0], [1100], [100])
+    never = np.zeros(1, dtype=bool)
+    cold, warm = (run(load, load.output, PARAMS, never, np.array([held])) for held in (0.0, 0.9))
+    step = BASE + SLOPE + PREFILL
+    assert (cold.ttft_s[0], warm.ttft_s[0]) == pytest.approx((HOP + 3 * step, HOP + step))  # 1,100 and 110 tokens
+    assert (bool(cold.cache_warm[0]), bool(warm.cache_warm[0])) == (False, True)
+
+
 def test_two_at_once_share_the_steps() -> None:
     done = outcome(workload([0.0, 0.0], [512, 512], [10, 50]))
     both, one = BASE + 2 * SLOPE, BASE + SLOPE
