@@ -1,4 +1,4 @@
-"""Sample ratio mismatch: are the arms as large as the split says?"""
+"""Shares: do the arms have the sizes that the split says, and how large may a share be of which little was seen?"""
 
 from __future__ import annotations
 
@@ -44,3 +44,41 @@ def chi_square_srm(counts: ArrayLike, shares: ArrayLike) -> tuple[float, int, fl
     from scipy.special import chdtrc
 
     return statistic, df, float(chdtrc(df, statistic))
+
+
+def binomial_upper(successes: int, n: int, alpha: float) -> float:
+    """Upper end of the exact two-sided interval of a share at level ``1 - alpha``.
+
+    Clopper and Pearson (1934), *The use of confidence or fiducial limits illustrated in the case of the binomial*.
+    ``1 - (alpha / 2) ** (1 / n)`` where nothing was found. It also bounds the share in a finite population that ``n``
+    were drawn from without replacement.
+
+    Raises:
+        EstimationError: No trials, or a count outside them.
+    """
+    if not (n > 0 and 0 <= successes <= n):
+        raise EstimationError("a share needs trials, and as many successes at most")
+    if successes == n:
+        return 1.0
+    from scipy.special import betaincinv
+
+    return float(betaincinv(successes + 1.0, n - successes, 1.0 - alpha / 2.0))
+
+
+def imbalance_p(successes_control: int, n_control: int, successes_treatment: int, n_treatment: int) -> float:
+    """Chance that a random draw of the arms puts as large a part of all successes, or a larger, into treatment.
+
+    Fisher's exact test, one side doubled, at most 1.
+
+    Raises:
+        EstimationError: An arm without trials, or a count outside its trials.
+    """
+    for successes, n in ((successes_control, n_control), (successes_treatment, n_treatment)):
+        if not (n > 0 and 0 <= successes <= n):
+            raise EstimationError("a share needs trials, and as many successes at most")
+    found, n = successes_control + successes_treatment, n_control + n_treatment
+    ways = [
+        math.comb(n_treatment, k) * math.comb(n_control, found - k)
+        for k in range(successes_treatment, min(found, n_treatment) + 1)
+    ]
+    return min(1.0, 2 * sum(ways) / math.comb(n, found))

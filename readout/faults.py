@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import polars as pl
 
 from readout import economics
+from readout.capacity import LOAD
 from readout.checks import balance
 from readout.covariates import COVARIATE
 from readout.errors import LogError, Problem
@@ -85,6 +86,8 @@ def _place(spec: Spec, name: str) -> KeyPath:
         return ("metrics", next(uses).name, "covariate")
     if name in (economics.NET, economics.VALUE, economics.COST):
         return ("economics",)
+    if name == LOAD:
+        return ("capacity", "load")
     if name.startswith("trigger "):
         return ("rollback", int(name.removeprefix("trigger ")))
     adjust = tuple(getattr(spec.design, "adjust", ())) if spec.estimator.method == "regression_adjusted" else ()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import beside, checks, economics, energy, looks
+from readout import beside, capacity, checks, economics, energy, looks
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, with_covariates
@@ -149,6 +149,7 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     )  # fmt: skip
     require_rows(evidence.rows(), evidence)
     _require_values(evidence, metrics)
+    capacity.require_windows(evidence)
     return evidence
 
 
@@ -182,6 +183,7 @@ def _reduce(
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
         *between_blocks.tables(spec, sample, metrics),
+        *capacity.tables(spec, logs, sample, terms),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
     reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)
@@ -196,6 +198,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
     with np.errstate(over="ignore", invalid="ignore"):
         evidence = replace(evidence, metrics=metric_results(evidence))
         found = tuple(one(evidence) for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS))
+        tail = capacity.summary(evidence)
     decision = decide(evidence, found)
     with reading(spec, evidence.logs):
         attribution = energy.summary(evidence)
@@ -223,6 +226,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         metrics=evidence.metrics,
         diagnostics=_diagnostics(evidence, found),
         economics=economics.summary(evidence),
+        capacity=tail,
         attribution=attribution,
         blocks=_blocks(evidence),
         notes=(*_notes(evidence), *energy.notes(attribution)),

@@ -162,6 +162,7 @@ class Readout:
     metrics: tuple[MetricResult, ...]
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     economics: Mapping[str, Any] | None = None
+    capacity: Mapping[str, Any] | None = None
     attribution: Mapping[str, Any] | None = None
     blocks: tuple[BlockPoint, ...] = ()
     notes: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from readout.spec.problems import KeyPath
 
 # Marks the share of rows at one level of a text column.
 LEVEL = "@level "
+FALLBACK, TIMEOUT, RETRIES = "@fallback", "@timeout", "@retries"
 UNIT_LEVEL = ("user_rct", "request_rct")
 
 

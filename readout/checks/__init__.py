@@ -8,6 +8,7 @@ from readout.checks.assignment import arm_contamination, eligibility, exposure_t
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
 from readout.checks.block_length import block_length
+from readout.checks.capacity import capacity_limit
 from readout.checks.execution import execution_divergence, fallback, mixed_experience, timeouts_and_retries
 from readout.checks.identification import tail_dominance
 from readout.checks.logging import bad_controls, completed_only, required_fields
@@ -40,6 +41,7 @@ WITH_EFFECTS: tuple[Callable[[Evidence], Check], ...] = (
     carryover,
     block_length,
     tail_dominance,
+    capacity_limit,
     economic_bar,
     rollback_trigger,
 )

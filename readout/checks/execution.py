@@ -10,9 +10,8 @@ from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import Action, Check, Status
 from readout.spec.model import Spec
-from readout.terms import Term, eligible_only
+from readout.terms import FALLBACK, RETRIES, TIMEOUT, Term, eligible_only
 
-FALLBACK, TIMEOUT, RETRIES = "@fallback", "@timeout", "@retries"
 WARN_DIVERGENCE = 0.05
 FAIL_DIVERGENCE = 0.20
 # A difference between arms is worth a warning from one point on.

@@ -52,7 +52,7 @@ def to_json(readout: Readout) -> str:
             "segments": [],
             "diagnostics": readout.diagnostics,
             "economics": readout.economics,
-            "capacity": None,
+            "capacity": readout.capacity,
             "surrogate": None,
             "attribution": readout.attribution,
             "figures": readout.figures,

@@ -60,7 +60,6 @@ LATER: tuple[Later, ...] = (
     ),
     Later("segments"),
     Later("events"),
-    Later("capacity"),
     Later("surrogate"),
     Later("attribution.method", lambda method: method == "sampled", "sampled attribution", "method: auto is exact"),
     Later("attribution.cold_start"),
