@@ -52,6 +52,7 @@ class World:
     columns: Mapping[str, Any] = field(default_factory=dict)
     design: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    capacity: Mapping[str, Any] | None = None
 
 
 def ratio(n: int, *shares: float) -> Callable[[Rng], Log]:
@@ -222,10 +223,37 @@ def switches(
     return draw
 
 
+def pool(usual: float, *, rise: float = 0.0, whole: float = 0.0, whole_treated: float = 0.0) -> Callable[[Rng], Log]:
+    """Half-hours of three regions over 14 days, in blocks of two hours, some of them over a load of 100.
+
+    Args:
+        usual: Share of windows over it, which varies from block to block and over the day.
+        rise: How much larger that share is under treatment.
+        whole: Share of blocks that are over it throughout; ``whole_treated``: how much larger under treatment.
+    """
+
+    def draw(rng: Rng) -> Log:
+        blocks, windows = 3 * 168, 3 * 168 * 4
+        arm = np.repeat(rng.integers(0, 2, blocks), 4)
+        busy = np.repeat(rng.gamma(2.0, 0.5, blocks), 4) * (1 + 0.5 * np.sin(np.arange(windows) % 48 / 48 * 2 * np.pi))
+        over = rng.random(windows) < usual * busy + rise * arm
+        over |= np.repeat(rng.random(blocks), 4) < whole + whole_treated * arm
+        window = np.repeat(np.arange(windows), 3)
+        least = np.where(np.arange(len(window)) % 3 == 0, 1.0, rng.uniform(0.2, 1.0, len(window)))
+        minute = window % (168 * 4) * 30 + rng.uniform(0, 30, len(window))
+        return {
+            "time": START + (minute * 60e6).astype("timedelta64[us]"), "cluster": (window // (168 * 4)).astype(str),
+            "arm": ARMS[arm[window]], "load": np.where(over, 120.0, 70.0)[window] * least,
+        }  # fmt: skip
+
+    return draw
+
+
 THREE = {"treatment": ["b", "c"], "split": {"a": 0.8, "b": 0.1, "c": 0.1}}
 STATE = {"state": ["queue"]}
 SWITCHBACK = {"kind": "switchback", "block": "2h"}
 X = {"features": ["x"]}
+LIMIT = {"load": "load", "limit": 100, "window": "30m", "margin": 0.05}
 
 
 def worlds() -> list[World]:
@@ -283,6 +311,14 @@ def worlds() -> list[World]:
         World("block_length", "5 % all through the block", False, switches(carry=5), {}, SWITCHBACK),
         World("block_length", "5 % two blocks on", False, switches(carry=5, back=2), {}, SWITCHBACK),
     ]
+    for what, holds, draw in (
+        ("4 % of windows over the limit in both arms", True, pool(0.04)),
+        ("one block in 200 over it throughout, in both arms", True, pool(0.0, whole=0.005)),
+        ("5 points more under treatment, as much as the margin", False, pool(0.04, rise=0.05)),
+        ("10 points more under treatment", False, pool(0.04, rise=0.1)),
+        ("one block in 200, and one in 20 more under treatment", False, pool(0.0, whole=0.005, whole_treated=0.05)),
+    ):
+        found.append(World("capacity_limit", what, holds, draw, {}, SWITCHBACK, capacity=LIMIT))
     wide = {"y": {"column": "y", "role": "primary", "better": "lower", "minimum_effect": "40%"}}
     for what, holds, draw in (
         ("nothing happens", True, traffic()),
@@ -322,6 +358,8 @@ def study(world: World, seeds: int) -> Counter[str]:
         "design": {**arms, **world.design},
         "metrics": dict(world.metrics) or {"y": {"column": "y", "role": "primary", "better": "higher"}},
     }
+    if world.capacity is not None:
+        text["capacity"] = dict(world.capacity)
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -330,6 +330,6 @@ def _stop_if(evidence: Evidence) -> tuple[str, ...]:
         bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
         found.append(f"net value falls below {bar:g} USD per 1,000 requests against control")
     if (capacity := evidence.spec.capacity) is not None:
-        more = f" by more than {numbers.percent(capacity.margin)}" if capacity.margin else ""
+        more = f" by more than {100 * capacity.margin:.6g} points" if capacity.margin else ""
         found.append(f"the share of windows with {capacity.load} over {numbers.number(capacity.limit)} rises{more}")
     return tuple(dict.fromkeys(found))

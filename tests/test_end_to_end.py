@@ -304,7 +304,6 @@ def test_check_fails_on_what_it_found(world):
     "changes",
     [
         {"segments": ["tier"]},
-        {"capacity": {"load": "tokens", "limit": 300}},
         {"decision.looks": "sequential"},
         {"metrics.kept": {"column": "failed", "role": "long_run", "better": "lower"}},
     ],

@@ -79,13 +79,13 @@ def _judge(windows: Windows, arm: int) -> _Judged:
         status: Status = "fail" if harmed else "pass" if bound < margin else "warn"
         unit = windows.evidence.sample.unit
         said = f"{over:,} of {n:,} {unit}s have one, {over_control:,} of {n_control:,} under control"
-        said += f"; up to {percent(bound)} of them is not ruled out (margin {percent(margin)})"
+        said += f"; up to {percent(bound)} of them is not ruled out (margin {100 * margin:.6g} %)"
         return _Judged(status, said, estimate)
     if estimate is None or reading is None:
         return _Judged("warn", f"could not be estimated, {why}", None)
     values = f"{percent(estimate.treatment_value)} against {percent(estimate.control_value)}"
     ends = (100 * value for value in (estimate.estimate, estimate.ci_low, estimate.ci_high))
-    said = f"{values}, a change of {effect(*ends)} points (margin {number(100 * margin)})"
+    said = f"{values}, a change of {effect(*ends)} points (margin {100 * margin:.6g})"
     return _Judged(STATUS[reading], said, estimate)
 
 

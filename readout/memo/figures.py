@@ -1,4 +1,4 @@
-"""The memo's figures as SVG: effects with intervals against their margins, and a switchback's blocks in time."""
+"""The memo's figures as SVG: effects with intervals against their margins, blocks in time, the tail by hour."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from typing import Final
 
 from readout.memo import words
+from readout.memo.capacity_figure import drawable
+from readout.memo.capacity_section import sentence
 from readout.memo.drawn import blocks_metric, on_relative_axis, since_rows
 from readout.memo.numbers import level, number, relative
 from readout.results import Readout
@@ -13,6 +15,7 @@ from readout.results import Readout
 EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
 SINCE: Final = "figures/since_switch.svg"
+CAPACITY: Final = "figures/capacity.svg"
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 
 
@@ -37,6 +40,12 @@ def draw(readout: Readout) -> dict[str, bytes]:
         from readout.memo.svg import render
 
         files[SINCE] = render(lambda: since_figure(readout), "Since the switch", alt_text(SINCE, readout))
+    if drawable(readout):
+        from readout.memo.capacity_figure import capacity_figure
+        from readout.memo.svg import render
+
+        title = "Windows over the limit by hour"
+        files[CAPACITY] = render(lambda: capacity_figure(readout), title, alt_text(CAPACITY, readout))
     return files
 
 
@@ -54,6 +63,8 @@ def alt_text(path: str, readout: Readout) -> str:
             f"effect {number(first['effect'])} at the start, {number(last['effect'])} at the end; of the block before "
             f"{number(first['carryover'])} at the start, {number(last['carryover'])} at the end"
         )
+    if path == CAPACITY:
+        return f"Share of windows over the limit by hour of day and arm. {sentence(readout)}"
     arms_named = words.several_arms(readout)
     parts = []
     rows = on_relative_axis(readout)

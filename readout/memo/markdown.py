@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from readout.memo import sections
 from readout.memo.appendix import appendix
+from readout.memo.capacity_section import capacity
 from readout.results import Readout
 
 
@@ -11,7 +12,7 @@ def memo(readout: Readout) -> str:
     """The whole memo, the same bytes for the same readout.
 
     The order is the reader's: decision and reasons, what was compared and how, effects, guardrails, risks, checks that
-    weighed on the decision, money, energy, what stops it, what would change it, what comes next.
+    weighed on the decision, money, capacity, energy, what stops it, what would change it, what comes next.
     """
     parts = (
         sections.decision(readout),
@@ -21,6 +22,7 @@ def memo(readout: Readout) -> str:
         sections.failure_mode(readout),
         sections.checks(readout),
         sections.economics(readout),
+        capacity(readout),
         sections.energy(readout),
         sections.outlook(readout),
         appendix(readout),

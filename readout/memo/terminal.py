@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from readout.memo import words
+from readout.memo.capacity_section import sentence
 from readout.memo.escape import terminal
 from readout.memo.numbers import count, decimals, effect, fixed, level, relative
 from readout.results import Action, Check, MetricResult, Readout, Rows, Status
@@ -63,6 +64,8 @@ def print_readout(readout: Readout, console: Console) -> None:
             _print(console, _plain(caution, console, "red"))
     else:
         _print(console, Text("No effect was estimated."))
+    if tail := sentence(readout):
+        _print(console, Text(""), _plain(tail, console))
     raised = [c for c in words.by_status(readout.checks) if c.status in ("fail", "warn")]
     if raised:
         _print(console, Text(""), _checks(raised, console))
