@@ -183,7 +183,7 @@ def _reduce(
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
         *between_blocks.tables(spec, sample, metrics),
-        *capacity.tables(spec, logs, sample, terms),
+        *observed.of(capacity.tables(spec, logs, sample, terms)),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
     reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)

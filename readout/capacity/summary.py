@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from readout.capacity.cost import cost_by_state
-from readout.capacity.tables import NO_LOAD, inside
+from readout.capacity.tables import SEEN, WINDOWS, inside
 from readout.capacity.windows import Windows, windows_of
 from readout.economics import NET, PER, VALUE
 from readout.evidence import Evidence
@@ -38,7 +38,7 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         "windows": windows.by_arm(one),
         "over": windows.by_arm(over),
         "rows_per_window": _rows(windows),
-        "rows_without_load": evidence.total(NO_LOAD),
+        "rows_without_load": int(evidence.tables[WINDOWS].select((pl.col("n") - pl.col(SEEN)).sum()).item()),
         "windows_without_load": windows.unseen,
         "windows_cut_by_a_block": _cut(windows.frame),
         "pool": _pool(windows.frame),

@@ -9,7 +9,7 @@ import polars as pl
 
 from readout.economics import COST, NET, VALUE
 from readout.errors import LogError, SpecError
-from readout.evidence import count, rows_table
+from readout.evidence import count
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples import Sample
@@ -20,7 +20,6 @@ from readout.terms import FALLBACK, TIMEOUT, UNIT_LEVEL, Term
 WINDOWS, STATES = "capacity windows", "capacity states"
 # Goes before sums and messages about the load itself.
 LOAD = "capacity.load"
-NO_LOAD = f"{LOAD}|null"
 SEEN = "seen"
 DAY_US = timedelta(days=1) // timedelta(microseconds=1)
 # Loads at or below the limit in quarters of it, and those over it.
@@ -53,7 +52,6 @@ def tables(spec: Spec, logs: Logs, sample: Sample, terms: Sequence[Term]) -> lis
     time = pl.col("@time").dt.epoch("us")
     where = sample.rows & pl.col("@time").is_not_null()
     found = [
-        rows_table({NO_LOAD: count(load.is_null())}),
         Table(
             WINDOWS,
             {**places, "window": _start(time, capacity.window)},

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from estimators.confidence_sequence import confidence_sequence
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError, t_interval
 from estimators.moments import Moments
@@ -69,14 +70,19 @@ class Windows:
         return int(mine["over"].sum()), len(mine)
 
     def effect(self, sums: pl.DataFrame, arm: int) -> Estimate:
-        """The effect of an arm on ``num / den`` of cells, by the design's own estimator.
+        """The effect of an arm on ``num / den`` of cells, by the design's own estimator; its interval and p-value are
+        always-valid under sequential looks.
 
         Raises:
             EstimationError: The cells cannot carry it.
         """
         if self.sample is None:
             raise EstimationError("both arms meet the same windows")
-        return self.sample.effect_of(sums, arm, self.evidence.spec.decision.alpha)
+        decision = self.evidence.spec.decision
+        found = self.sample.effect_of(sums, arm, decision.alpha)
+        if not self.evidence.sequential:
+            return found
+        return confidence_sequence(found, alpha=decision.alpha, tuning=decision.tuning)
 
     def cells(self, frame: pl.DataFrame, num: pl.Expr, den: pl.Expr, rows: pl.Expr | None = None) -> pl.DataFrame:
         """Sums of rows of ``frame`` by the sample's cells."""
@@ -107,7 +113,10 @@ class Windows:
         return {"by_arm": by_arm, **effects[self.evidence.arms[1]], "effects": effects}
 
     def _arm(self, cells: pl.DataFrame, scale: float) -> dict[str, float | None]:
-        """An arm's ratio; its interval rests on randomized units as independent draws of what the arm would meet."""
+        """An arm's ratio; its interval rests on randomized units as independent draws of what the arm would meet.
+
+        It holds at one look, so there is none under sequential looks.
+        """
         nothing: dict[str, float | None] = {"value": None, "ci_low": None, "ci_high": None}
         units = cells.group_by("unit", maintain_order=True).agg(pl.col("num", "den").sum())
         if not units["den"].sum() > 0:
@@ -115,7 +124,7 @@ class Windows:
         moments = Moments.from_arrays(units["num"], units["den"])
         nothing["value"] = scale * moments.value
         error = math.sqrt(moments.value_variance) if moments.n > 1 else 0.0
-        if not error > 0.0:
+        if not error > 0.0 or self.evidence.sequential:
             return nothing
         low, high = t_interval(moments.value, error, moments.n - 1.0, self.evidence.spec.decision.alpha)
         return {"value": scale * moments.value, "ci_low": scale * low, "ci_high": scale * high}
@@ -127,6 +136,10 @@ class Windows:
 
 def windows_of(evidence: Evidence) -> Windows:
     """The windows of an evidence whose spec has a capacity."""
+    return evidence.once(WINDOWS, lambda: _windows(evidence))
+
+
+def _windows(evidence: Evidence) -> Windows:
     capacity = evidence.spec.capacity
     assert capacity is not None
     frame = evidence.tables[WINDOWS]

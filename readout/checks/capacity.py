@@ -74,11 +74,13 @@ def _judge(windows: Windows, arm: int) -> _Judged:
     reading = None if estimate is None else guardrail_of(_as_guardrail(windows), estimate)
     alpha = windows.evidence.spec.decision.alpha
     if over + over_control < min(FEW, (n + n_control) / 2):
+        unit = windows.evidence.sample.unit
+        said = f"{over:,} of {n:,} {unit}s have one, {over_control:,} of {n_control:,} under control"
+        if windows.evidence.sequential:
+            return _Judged("warn", f"{said}; so few can be judged at a single look only", estimate)
         bound = binomial_upper(over, n, alpha)
         harmed = reading == "harmed" and imbalance_p(over_control, n_control, over, n) < alpha
         status: Status = "fail" if harmed else "pass" if bound < margin else "warn"
-        unit = windows.evidence.sample.unit
-        said = f"{over:,} of {n:,} {unit}s have one, {over_control:,} of {n_control:,} under control"
         said += f"; up to {percent(bound)} of them is not ruled out (margin {100 * margin:.6g} %)"
         return _Judged(status, said, estimate)
     if estimate is None or reading is None:

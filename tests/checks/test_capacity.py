@@ -168,3 +168,15 @@ def test_it_is_skipped_where_nobody_asked(said) -> None:
 
 def test_it_looks_at_an_effect() -> None:
     assert "capacity_limit" not in {one.__name__ for one in checks.BEFORE_EFFECTS}
+
+
+def test_repeated_looks_have_wider_intervals_and_no_bound(decided) -> None:
+    frame = pool(usual=0.2)
+    _, _, once = decided(frame)
+    _, _, again = decided(frame, decision__looks="sequential")
+    fixed, always = (r.capacity["share_over"] for r in (once, again))
+    assert always["ci_high"] - always["ci_low"] > 1.2 * (fixed["ci_high"] - fixed["ci_low"])
+    assert always["by_arm"]["new"]["ci_low"] is None
+    _, check, _ = decided(pool(usual=0.0), decision__looks="sequential")
+    assert check.status == "warn"
+    assert "so few can be judged at a single look only" in check.message
