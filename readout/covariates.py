@@ -1,7 +1,9 @@
 """What metrics are adjusted for: facts of a unit from before the experiment, repeated on its rows.
 
 A covariate's value for a unit is its mean over the unit's rows that have one; where rows are randomized, it is the
-row's own. Text becomes one value for each of its levels: the share of the unit's rows at that level.
+row's own. Text becomes one value for each of its levels: the share of the unit's rows at that level. With a pre-period
+a metric is its own covariate, read on the unit's rows there: a mean of rows as a mean, a sum within units as a sum, a
+ratio as both of its sums.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from readout.logs.frame import label
 from readout.reduce import pilot
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
-from readout.terms import LEVEL, Term, eligible_only
+from readout.terms import LEVEL, Term, before_term, eligible_only
 from readout.text import visible
 
 COVARIATE = "@covariate "
@@ -40,7 +42,9 @@ def with_covariates(spec: Spec, logs: Logs, metrics: list[Term]) -> list[Term]:
         return [t if t.quantile is not None else replace(t, covariates=_of_metric(spec, logs, t)) for t in metrics]
     if method == "regression_adjusted":
         shared = tuple(_of_columns(spec, logs))
-        return [t if t.quantile is not None else replace(t, covariates=shared) for t in metrics]
+        return [
+            t if t.quantile is not None else replace(t, covariates=shared + _own_before(spec, logs, t)) for t in metrics
+        ]
     return metrics
 
 
@@ -50,13 +54,19 @@ def own_terms(metrics: Iterable[Term]) -> list[Term]:
 
 
 def _of_metric(spec: Spec, logs: Logs, term: Term) -> tuple[Term, ...]:
-    mask = eligible_only(spec, logs)
     given = spec.metrics[term.name].covariate
     if given is None:
-        return ()
+        return _own_before(spec, logs, term)
+    before = logs.before is not None
+    mask = (lambda expr: expr) if before else eligible_only(spec, logs)
     named = zip(given.columns, ("numerator", "denominator"), strict=False)
     at: KeyPath = ("metrics", term.name, "covariate")
-    return tuple(Term(COVARIATE + c, mask(logs.expressions.number(c, (*at, key)))) for c, key in named)
+    return tuple(Term(COVARIATE + c, mask(logs.expressions.number(c, (*at, key))), before=before) for c, key in named)
+
+
+def _own_before(spec: Spec, logs: Logs, term: Term) -> tuple[Term, ...]:
+    """The metric itself in the pre-period; nothing where there is none."""
+    return () if logs.before is None else (before_term(spec.metrics[term.name], spec, logs),)
 
 
 def _of_columns(spec: Spec, logs: Logs) -> Iterable[Term]:
@@ -65,6 +75,8 @@ def _of_columns(spec: Spec, logs: Logs) -> Iterable[Term]:
     features = tuple(logs.columns.get("features", ()))
     names = dict.fromkeys(adjust or features)
     at: KeyPath = ("design", "adjust") if adjust else ("logs", "columns", "features")
+    if not names and logs.before is not None:
+        return []
     if not names:
         message = "regression_adjusted needs covariates, and the spec names none"
         hint = "name them under logs.columns.features or design.adjust"

@@ -17,6 +17,7 @@ from readout.reduce import NotFinite
 from readout.samples.joint_rows import JOINT
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
+from readout.terms import BEFORE
 from readout.text import visible
 
 FROM_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -78,6 +79,7 @@ def _not_finite(spec: Spec, error: NotFinite) -> LogError:
 def _place(spec: Spec, name: str) -> KeyPath:
     """Where the spec asks for a sum of this name."""
     name = name.removeprefix(JOINT)
+    name = name.removeprefix(BEFORE)
     if name in spec.metrics:
         return ("metrics", name)
     if name.startswith(COVARIATE):

@@ -29,7 +29,7 @@ from readout.memo import figures as drawings
 from readout.memo.write import write
 from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
-from readout.samples import Blocks, Clusters, RowArms, Sample, Units, sample_of
+from readout.samples import Blocks, Clusters, RowArms, Sample, Units, before, sample_of
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
@@ -142,6 +142,7 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
         observed = observe(spec, logs, sample, as_of)
         logs = observed.logs
         terms, reduced = _reduce(spec, logs, metrics, sample, observed)
+    before.require_rows(spec, logs, reduced)
     left_out = {**sample.load(reduced), **observed.left_out(reduced)}
     evidence = Evidence(
         spec, logs, sample, {t.name: t for t in terms}, reduced, left_out,
@@ -289,7 +290,14 @@ def _design(evidence: Evidence) -> dict[str, Any]:
         "block": None if block is None else duration(block.length) or block.column,
         "washout": duration(getattr(spec.design, "washout", None)),
         **looks.design(evidence),
+        **_pre_period(evidence.logs),
     }
+
+
+def _pre_period(logs: Logs) -> dict[str, Any]:
+    if logs.before is None:
+        return {}
+    return {"pre_period": dict(zip(("start", "end"), (moment.isoformat() for moment in logs.before), strict=True))}
 
 
 def _assignment(evidence: Evidence) -> str:

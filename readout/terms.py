@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -16,6 +16,8 @@ from readout.spec.problems import KeyPath
 # Marks the share of rows at one level of a text column.
 LEVEL = "@level "
 FALLBACK, TIMEOUT, RETRIES = "@fallback", "@timeout", "@retries"
+# Marks a metric over the pre-period.
+BEFORE = "@before "
 UNIT_LEVEL = ("user_rct", "request_rct")
 
 
@@ -33,6 +35,7 @@ class Term:
         missing: True where the row should count and its value is null.
         covariates: What its effect is adjusted for, by the spec's method; each a mean over rows.
         robust: The mean that its effect is of, where that is not the plain one. Sums by arm stay plain.
+        before: Its rows are those of the pre-period.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Term:
     missing: pl.Expr | None = None
     covariates: tuple[Term, ...] = ()
     robust: Robust | None = None
+    before: bool = False
 
     @property
     def count(self) -> pl.Expr:
@@ -52,8 +56,9 @@ class Term:
 
     @property
     def label(self) -> str:
-        """Its name without the mark of readout's own: ``tier`` of ``@feature tier``."""
-        return self.name.partition(" ")[2] if self.name.startswith("@") else self.name
+        """Its name without the mark of readout's own: ``tier`` of ``@feature tier``; in the pre-period ``x before``."""
+        name = self.name.partition(" ")[2] if self.name.startswith("@") else self.name
+        return f"{name} before" if self.before else name
 
     @property
     def weight(self) -> pl.Expr:
@@ -73,7 +78,7 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
     asked: list[Problem] = []
     for metric in spec.metrics.values():
         try:
-            terms.append(_term(metric, spec, logs))
+            terms.append(_term(metric, spec, logs, eligible_only(spec, logs)))
         except LogError as error:
             logged.extend(error.problems)
         except SpecError as error:
@@ -100,10 +105,21 @@ def untreated(spec: Spec) -> pl.Expr:
     return pl.col("@executed").is_not_null() & ~pl.col("@executed").is_in(list(spec.design.treatment))
 
 
-def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
+def before_term(metric: Metric, spec: Spec, logs: Logs) -> Term:
+    """The metric over all rows of the pre-period: eligible or not, for nobody was treated or could be.
+
+    Raises:
+        LogError, SpecError: As :func:`metric_terms`.
+    """
+    term = _term(replace(metric, on=None, robust=None), spec, logs, lambda expr: expr)
+    return replace(term, name=BEFORE + metric.name, missing=None, before=True)
+
+
+def _term(metric: Metric, spec: Spec, logs: Logs, counts: Callable[[pl.Expr], pl.Expr]) -> Term:
+    """The metric over the rows that ``counts`` keeps a value on."""
     at: KeyPath = ("metrics", metric.name)
     read = logs.expressions
-    mask = eligible_only(spec, logs)
+    mask = counts
     keep = _rows_of(metric, spec, logs)
     if keep is not None:
         mask = _and(mask, keep)
@@ -133,7 +149,7 @@ def _term(metric: Metric, spec: Spec, logs: Logs) -> Term:
             # A unit without such rows has a sum of nothing, not no sum.
             value = pl.when(keep).then(value).otherwise(0)
             nothing = keep & nothing
-            mask = eligible_only(spec, logs)
+            mask = counts
     return Term(
         metric.name,
         mask(value),

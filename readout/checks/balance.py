@@ -19,7 +19,7 @@ from readout.reduce import Table, pilot
 from readout.results import Check
 from readout.samples import Clusters, Sample, Units
 from readout.spec.model import Spec
-from readout.terms import Term, eligible_only
+from readout.terms import Term, before_term, eligible_only
 
 FEATURE = "@feature "
 LEVELS = "levels "
@@ -46,6 +46,19 @@ class Difference:
 
 
 def terms(spec: Spec, logs: Logs) -> list[Term]:
+    """Numeric and boolean features as outcomes, and primaries and guardrails in the pre-period."""
+    return features(spec, logs) + earlier(spec, logs)
+
+
+def earlier(spec: Spec, logs: Logs) -> list[Term]:
+    """Primaries and guardrails over the pre-period's rows, quantiles aside; nothing without a pre-period."""
+    if logs.before is None:
+        return []
+    metrics = [m for m in spec.metrics.values() if m.role in ("primary", "guardrail") and m.quantile is None]
+    return [before_term(metric, spec, logs) for metric in metrics]
+
+
+def features(spec: Spec, logs: Logs) -> list[Term]:
     """Numeric and boolean features as outcomes."""
     mask = eligible_only(spec, logs)
     found = []
@@ -85,22 +98,28 @@ def label_tables(spec: Spec, logs: Logs, sample: Sample) -> list[Table]:
 
 
 def covariate_balance(evidence: Evidence) -> Check:
-    """Features by arm, at the unit of randomization; p-values are adjusted for the number of features (Bonferroni)."""
+    """Features, and outcomes in the pre-period, by arm, at the unit of randomization.
+
+    P-values are adjusted for the number of comparisons (Bonferroni).
+    """
     limit = threshold(evidence.spec, "covariate_balance", 0.001)
-    features = evidence.logs.columns.get("features", ())
-    if not features:
+    compared = {name: FEATURE + name for name in evidence.logs.columns.get("features", ())}
+    compared |= {term.label: term.name for term in earlier(evidence.spec, evidence.logs)}
+    if not compared:
         return Check(
             "covariate_balance", "balance", "skip", "no pre-decision features are declared (logs.columns.features)"
         )
-    found = {(name, arm): _difference(evidence, name, arm) for arm in evidence.treatments for name in features}
+    found = {
+        (name, arm): _difference(evidence, key, arm) for arm in evidence.treatments for name, key in compared.items()
+    }
     tested = [Difference(name, evidence.arms[arm], *one) for (name, arm), one in found.items() if one is not None]
-    left = [name for name in features if all(found[name, arm] is None for arm in evidence.treatments)]
+    left = [name for name in compared if all(found[name, arm] is None for arm in evidence.treatments)]
     untested = f"; not compared (no values, one value, a list or a time, or over {MOST_LEVELS} levels): " + ", ".join(
         left
     )
     untested = untested if left else ""
     if not tested:
-        return Check("covariate_balance", "balance", "skip", "no declared feature could be compared" + untested)
+        return Check("covariate_balance", "balance", "skip", "nothing that is declared could be compared" + untested)
     worst = min(tested, key=lambda d: (d.p_value, -abs(d.before)))
     largest = max(tested, key=lambda d: abs(d.before))
     p = min(1.0, len(tested) * worst.p_value)
@@ -124,20 +143,21 @@ def covariate_balance(evidence: Evidence) -> Check:
 
 
 def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] | None:
-    """Standardized difference and p-value of one feature."""
-    if FEATURE + name in evidence.terms:
+    """Standardized difference and p-value of one feature, or of an outcome in the pre-period."""
+    if name in evidence.terms:
         if isinstance(evidence.sample, Units | Clusters):
-            return _of_unit_means(evidence.sample, evidence.terms[FEATURE + name], arm)
-        shift = share_shift(evidence, FEATURE + name, arm)
+            return _of_unit_means(evidence.sample, evidence.terms[name], arm)
+        shift = share_shift(evidence, name, arm)
         if shift is None:
             return None
-        effect = evidence.effect(FEATURE + name, arm)
+        effect = evidence.effect(name, arm)
         if effect is None:
             return shift.estimate, shift.p_value
         return effect.statistic * math.sqrt(1 / effect.n_control + 1 / effect.n_treatment), effect.p_value
-    if LEVELS + name not in evidence.tables:
+    levels = LEVELS + name.removeprefix(FEATURE)
+    if levels not in evidence.tables:
         return None
-    frame = evidence.tables[LEVELS + name]
+    frame = evidence.tables[levels]
     if isinstance(evidence.sample, Units):
         return _of_unit_shares(frame, arm)
     control, control_total = evidence.sample.level_shares(frame, 0)
@@ -156,7 +176,15 @@ def _of_unit_means(units: Units | Clusters, term: Term, arm: int) -> tuple[float
         sums = [units.arrays(term, code) for code in (0, arm)]
     except EstimationError:
         return None
-    return _compare(*(Moments.from_arrays(num / den) for num, den in sums))
+    if term.per_unit and isinstance(units, Units):
+        values = [num for num, _ in sums]
+    elif term.den is not None and (isinstance(units, Units) or not all((den > 0).all() for _, den in sums)):
+        # A ratio's denominator may be zero in a unit: what it adds to the ratio of both arms together is compared.
+        ratio = sum(num.sum() for num, _ in sums) / (sum(den.sum() for _, den in sums) or 1.0)
+        values = [num - ratio * den for num, den in sums]
+    else:
+        values = [num / den for num, den in sums]
+    return _compare(*(Moments.from_arrays(value) for value in values))
 
 
 def _of_unit_shares(frame: pl.DataFrame, arm: int) -> tuple[float, float] | None:

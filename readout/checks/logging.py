@@ -7,7 +7,7 @@ import polars as pl
 from readout.checks.base import listing, percent, share
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
-from readout.logs.frame import NO_TIME, OUTSIDE, REASONS
+from readout.logs.frame import NO_TIME, OUTSIDE, PRE_PERIOD, REASONS
 from readout.reduce import Table
 from readout.results import Check
 from readout.spec.model import Spec
@@ -167,7 +167,8 @@ def _decided_after(spec: Spec, logs: Logs) -> dict[str, str]:
 
 def _covariates(spec: Spec) -> list[str]:
     """Columns that the spec's method adjusts for, beside the features."""
-    if spec.estimator.method == "cuped":
+    before = getattr(spec.design, "pre_period", None) is not None
+    if spec.estimator.method == "cuped" and not before:
         given = [m.covariate.columns for m in spec.metrics.values() if m.covariate is not None and m.quantile is None]
         return list(dict.fromkeys(name for columns in given for name in columns))
     if spec.estimator.method == "regression_adjusted":
@@ -207,7 +208,7 @@ def _failed(spec: Spec, logs: Logs) -> dict[str, pl.Expr]:
     if not tests:
         return {}
     failed, counts = pl.any_horizontal(tests), eligible_only(spec, logs)
-    outside = [REASONS.index(OUTSIDE), REASONS.index(NO_TIME)]
+    outside = [REASONS.index(reason) for reason in (OUTSIDE, NO_TIME, PRE_PERIOD)]
     inside = ~pl.col("@drop").is_in(outside).fill_null(False)
     by_filter = inside & (pl.col("@drop").is_not_null() | counts(pl.lit(True)).is_null())
     return {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
-from readout.errors import LogError, Problem
+from readout.errors import LogError, Problem, SpecError
 from readout.logs.expressions import Expressions
 from readout.logs.sources import Source, find_source
 from readout.spec.designs import Switchback
@@ -43,9 +43,12 @@ OTHER_ARM = "an arm the spec does not name"
 NO_UNIT = "no unit"
 NO_CLUSTER = "no cluster"
 NO_BLOCK = "no block"
+PRE_PERIOD = "pre-period"
 SKIPPED = "a local time that the clock skipped"
 AFTER_AS_OF = "after the as-of time"
-REASONS = (OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK, AFTER_AS_OF)
+REASONS = (
+    OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK, AFTER_AS_OF, PRE_PERIOD,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,14 @@ class Logs:
 
     Attributes:
         frame: Raw columns plus ``@role`` for every mapped role (labels as strings, times in UTC), ``@arm_code``
-            (0 control, 1… treatments, null other) and ``@drop`` (index in ``REASONS``, null: kept).
+            (0 control, 1… treatments, null other) and ``@drop`` (index in ``REASONS``, null: kept); with a pre-period
+            ``@pre``, true on its rows.
         source: The files.
         expressions: Columns and SQL of the spec over the frame.
         columns: Role to column name (list roles: tuple of names).
         mapped_unasked: Roles found by their own name.
         window: Start and end in UTC, either may be None.
+        before: Start and end of the pre-period in UTC; None: the design has none.
     """
 
     frame: pl.LazyFrame
@@ -68,6 +73,7 @@ class Logs:
     columns: Mapping[str, str | tuple[str, ...]]
     mapped_unasked: tuple[str, ...]
     window: tuple[datetime | None, datetime | None]
+    before: tuple[datetime, datetime] | None = None
 
     def has(self, role: str) -> bool:
         """Whether the role is mapped."""
@@ -87,14 +93,17 @@ def open_logs(spec: Spec, as_of: datetime) -> Logs:
 
     Raises:
         LogError: Files, columns or types that cannot support the readout, every problem at once.
-        SpecError: SQL that does not parse.
+        SpecError: SQL that does not parse, or a pre-period that reaches into the window.
     """
     source = find_source(spec.logs.path, spec.base)
     expressions = Expressions(spec, source.schema)
     window = _window(spec, as_of)
+    before = _before(spec, window[0])
     needed = dict.fromkeys(NEEDED.get(spec.design.kind, ()), f"the design {spec.design.kind}")
     if any(window):
         needed["time"] = "a window"
+    if before is not None:
+        needed[_owner(spec)] = "a pre-period"
     columns, unasked = _map_roles(spec, source.schema, list(needed))
     problems = _problems(expressions, columns, needed)
     if problems:
@@ -102,8 +111,10 @@ def open_logs(spec: Spec, as_of: datetime) -> Logs:
     canonical = {f"@{role}": _canonical(role, columns, source.schema, spec.logs.timezone) for role in _single(columns)}
     frame = source.scan().with_columns(**canonical)
     frame = frame.with_columns(**{"@arm_code": _arm_code(spec, columns)})
-    frame = frame.with_columns(**{"@drop": _drop(expressions, columns, window)})
-    return Logs(frame, source, expressions, columns, unasked, window)
+    if before is not None:
+        frame = frame.with_columns(**{"@pre": _in_pre_period(expressions, before)})
+    frame = frame.with_columns(**{"@drop": _drop(expressions, columns, window, before is not None)})
+    return Logs(frame, source, expressions, columns, unasked, window, before)
 
 
 def label(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -162,12 +173,44 @@ def _window(spec: Spec, as_of: datetime) -> tuple[datetime | None, datetime | No
     return (start if isinstance(start, datetime) else None), (end if isinstance(end, datetime) else None)
 
 
+def _before(spec: Spec, start: datetime | None) -> tuple[datetime, datetime] | None:
+    """The pre-period.
+
+    Raises:
+        SpecError: It ends after the window's start.
+    """
+    given: timedelta | tuple[datetime, datetime] | None = getattr(spec.design, "pre_period", None)
+    if given is None or start is None:
+        return None
+    if isinstance(given, timedelta):
+        return start - given, start
+    if given[1] > start:
+        message = f"expected a pair of times that ends by the window's start, {start.isoformat(timespec='minutes')}"
+        raise SpecError([spec.source.problem(("design", "pre_period"), message)])
+    return given
+
+
+def _owner(spec: Spec) -> str:
+    """The role of what is randomized, whose rows before the window count as its own."""
+    return "cluster" if spec.design.kind == "cluster_rct" else "unit"
+
+
+def _in_pre_period(expressions: Expressions, before: tuple[datetime, datetime]) -> pl.Expr:
+    """Rows of the pre-period that ``logs.where`` keeps and that belong to something; they need no arm."""
+    spec, (start, end) = expressions.spec, before
+    inside = (pl.col("@time") >= start) & (pl.col("@time") < end) & pl.col(f"@{_owner(spec)}").is_not_null()
+    if spec.logs.where is not None:
+        inside &= expressions.condition(spec.logs.where, ("logs", "where"))
+    return inside.fill_null(False)
+
+
 def _problems(
     expressions: Expressions, columns: Mapping[str, str | tuple[str, ...]], needed: Mapping[str, str]
 ) -> list[Problem]:
     """Every mapped column that is missing or of a wrong type, and every needed role that is not mapped."""
     spec, schema = expressions.spec, expressions.schema
-    own = {f"@{role}" for role in SINGLE_ROLES} | {"@arm_code", "@drop", "@wait", "@key", "@exposed until"}
+    own = {f"@{role}" for role in SINGLE_ROLES}
+    own |= {"@arm_code", "@drop", "@pre", "@owner", "@code", "@wait", "@key", "@exposed until"}
     problems = [
         Problem(", ".join(spec.logs.path), f"column {visible(name)!r} has a name that readout uses itself", "rename it")
         for name in schema
@@ -279,6 +322,7 @@ def _drop(
     expressions: Expressions,
     columns: Mapping[str, str | tuple[str, ...]],
     window: tuple[datetime | None, datetime | None],
+    pre_period: bool,
 ) -> pl.Expr:
     """The first reason to leave a row out, as its place in ``REASONS``; null keeps it."""
     spec = expressions.spec
@@ -290,6 +334,8 @@ def _drop(
         inside = (pl.lit(True) if start is None else pl.col("@time") >= start) & (
             pl.lit(True) if end is None else pl.col("@time") < end
         )
+        if pre_period:
+            steps.append((pl.col("@pre"), PRE_PERIOD))
         steps.append((~inside, OUTSIDE))
     if spec.logs.where is not None:
         steps.append((~expressions.condition(spec.logs.where, ("logs", "where")), FILTERED))

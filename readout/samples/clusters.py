@@ -22,7 +22,7 @@ from estimators.tail_index import Tail
 from readout.errors import LogError
 from readout.logs import Logs
 from readout.reduce import Table, pilot_means
-from readout.samples import histograms, labels
+from readout.samples import before, histograms, labels
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.spec.designs import ClusterRCT
 from readout.spec.metrics import Metric
@@ -72,6 +72,8 @@ class Clusters:
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         sums: dict[str, pl.Expr] = {}
         tables = []
+        earlier = [term for term in terms if term.before]
+        terms = [term for term in terms if not term.before]
         for term in terms:
             if term.quantile is None:
                 sums |= term_sums(term)
@@ -87,7 +89,8 @@ class Clusters:
             sums |= {f"{term.name}|x": x, f"{term.name}|xx": x * x}
         clusters = labels.with_facts(Table("clusters", self._keys(), KEPT, sums=sums), self._facts)
         quantiles = histograms.tables([t for t in terms if t.quantile is not None], self._keys(), KEPT)
-        return [clusters, *tables, *quantiles]
+        period = [*before.tables(self._logs, self._cluster, earlier), *before.unit_tables(self._cluster, earlier)]
+        return [clusters, *period, *tables, *quantiles]
 
     def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
         return []
@@ -106,6 +109,7 @@ class Clusters:
         own = pl.col("most") >= ITS_ARM * pl.col("all")
         kept, torn = whole.filter(own), whole.filter(~own)
         self._frame = frame.join(kept.select("cluster", "arm"), on=["cluster", "arm"], how="semi").sort("cluster")
+        self._frame = before.joined(self._frame, self._frame["cluster"], tables)
         self._arm = self._frame["arm"].to_numpy()
         if len(whole) and not len(kept):
             self._refuse_all_torn(len(whole))
@@ -260,6 +264,8 @@ class Clusters:
         num = self._frame[num_sum(term)].to_numpy().astype(float)
         if not term.per_unit:
             return num, self._frame[den_sum(term)].to_numpy().astype(float)
+        if term.before:
+            return num, before.units(self._frame["cluster"], term, self._tables)
         keys = ["cluster", "arm"]
         units = self._tables[OWN_UNIT.format(term.name)].group_by(keys).agg(pl.len().alias("units"))
         joined = self._frame.select(keys).join(units, on=keys, how="left", maintain_order="left")

@@ -18,7 +18,7 @@ from estimators.tail_index import Tail
 from estimators.winsorized import Caps, Vector
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.samples import adjusted, grouped, histograms, labels, robust, tails
+from readout.samples import adjusted, before, grouped, histograms, labels, robust, tails
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -65,7 +65,7 @@ class Units:
         sums: dict[str, pl.Expr] = {}
         self._quantiles = [t for t in terms if t.quantile is not None]
         for term in terms:
-            if term.quantile is None:
+            if term.quantile is None and not term.before:
                 sums |= term_sums(term)
         if self._eligible is not None:
             sums[ELIGIBLE] = self._eligible
@@ -73,7 +73,7 @@ class Units:
         keys = {"unit": self._key // ARMS * ARMS + pl.col("@arm_code").cast(pl.UInt64)}
         units = Table("units", keys, where=self.rows, sums=sums, single=self._single)
         units = labels.with_facts(units, self._facts)
-        tables = [units, *self._histogram_tables(self._quantiles)]
+        tables = [units, *before.tables(self._logs, self._key // ARMS, terms), *self._histogram_tables(self._quantiles)]
         if self._without_id is not None:
             counted = {} if self._eligible is None else {ELIGIBLE: self._eligible}
             tables.append(Table(NO_REQUEST, {}, where=KEPT & self._without_id, sums=counted))
@@ -98,6 +98,7 @@ class Units:
         self._mixed = self._all_units - int((~twice).sum())
         self._tables = tables
         self._frame = frame.filter(pl.Series(~twice)) if twice.any() else frame
+        self._frame = before.joined(self._frame, self._frame["unit"] // ARMS, tables)
         self._arm = self._frame["arm"].to_numpy()
         if self._facts:
             self._code, self._names = labels.codes(self._frame, len(self._facts))
@@ -245,14 +246,21 @@ class Units:
         for code in (0, arm):
             num, den = self.arrays(term, code)
             keep = self._having(term, code)
-            x = [adjusted.means(*(self._frame[of(c)].to_numpy()[keep] for of in SUMS)) for c in covariates]
+            x = [value[keep] for c in covariates for value in self._covariate(c)]
             x += [(self._code[keep] == stratum).astype(float) for stratum in range(1, len(strata))]
             arms.append(adjusted.Arm(num, self._weight(term, den), np.column_stack(x)))
         if term.robust is not None and self.method == "cuped":
             # A wild covariate would have a capped outcome follow it, and adjust for nothing.
             cut = robust.capped_covariates(term.robust, [one.x for one in arms])
             arms = [replace(one, x=x) for one, x in zip(arms, cut, strict=True)]
-        return arms[0], arms[1], [c.label for c in covariates] + [f"stratum {name}" for name in strata[1:]]
+        names = [name for c in covariates for name in (before.names(c) if c.before else [c.label])]
+        return arms[0], arms[1], names + [f"stratum {name}" for name in strata[1:]]
+
+    def _covariate(self, term: Term) -> list[np.ndarray]:
+        """Values of a covariate by unit, NaN where it has none."""
+        if term.before:
+            return before.values(self._frame, term)
+        return [adjusted.means(*(self._frame[of(term)].to_numpy() for of in SUMS))]
 
     def _in_groups(self, term: Term, arm: int) -> tuple[grouped.Arm, grouped.Arm]:
         """Outcome and stratum or cluster of control's and of an arm's units."""

@@ -48,7 +48,6 @@ LATER: tuple[Later, ...] = (
     ),
     Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
-    Later("design.pre_period"),
     Later("design.carryover_blocks", lambda blocks: blocks != 1, "an order other than 1"),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later(

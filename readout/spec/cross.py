@@ -36,6 +36,7 @@ def check(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding
         yield from _design(parts["design"])
         yield from _periods(parts)
         yield from _strata(parts)
+        yield from _pre_period(parts)
     yield from looks.check(parts)
     yield from _metric_names(data, parts)
     yield from _primary(data)
@@ -208,6 +209,22 @@ def _periods(parts: Mapping[str, Any]) -> Iterator[Finding]:
         ends += [_before(design.rollout_at, logs.end)] if logs.end is not None else []
         if not all(ends):
             yield Finding(("design", "rollout_at"), "expected a time inside the window of the logs, on the same scale")
+
+
+def _pre_period(parts: Mapping[str, Any]) -> Iterator[Finding]:
+    """A pre-period ends where the window begins, or before."""
+    given, logs = getattr(parts["design"], "pre_period", None), parts.get("logs")
+    if given is None or logs is None:
+        return
+    at: KeyPath = ("design", "pre_period")
+    if logs.start is None and logs.last is None:
+        hint = "say logs.start: the window begins there, and the pre-period lies before it"
+        yield Finding(at, "needs the start of the window", hint)
+    if isinstance(given, tuple):
+        if any(isinstance(time, int) for time in given):
+            yield Finding(at, f"expected times such as 2026-10-05T00:00Z; integers are for {listing(PANEL)}")
+        elif isinstance(logs.start, datetime) and given[1] > logs.start:
+            yield Finding(at, "expected a pair of times that ends by logs.start")
 
 
 def _strata(parts: Mapping[str, Any]) -> Iterator[Finding]:

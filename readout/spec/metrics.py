@@ -71,8 +71,8 @@ class MetricKeys(Section):
     covariate: Annotated[
         Covariate | None, Shorthand(lambda v: {"numerator": v} if isinstance(v, str) else v, {"type": "string"})
     ] = None
-    """Pre-period covariate of cuped: a column, or {numerator, denominator} for a ratio. A unit's value is the mean over
-    its rows that have one."""
+    """Covariate of cuped: a column, or {numerator, denominator} for a ratio. A unit's value is the mean over its rows
+    that have one: those of design.pre_period where there is one. Left out with a pre-period, it is the metric itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

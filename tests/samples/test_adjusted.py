@@ -311,7 +311,7 @@ def test_an_aa_test_of_several_arms(gather) -> None:
             3,
             "design.adjust.0: holds NaN or infinity",
         ),
-        ({"estimator": "difference_in_means", "design.pre_period": "14d"}, 2, "design.pre_period: not available yet"),
+        ({"estimator": "difference_in_means", "design.pre_period": "14d"}, 2, "design.pre_period: needs the start"),
         ({"estimator": {"method": "difference_in_means", "variance": "CR2"}}, 2, "needs the role 'cluster'"),
     ],
 )

@@ -48,7 +48,6 @@ def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: L
     ("override", "message"),
     [
         ("decision.frame=target", "decision.frame: the frame target: not available yet"),
-        ("design.pre_period=14d", "design.pre_period: not available yet"),
         ("report.html=true", "report.html: not available yet"),
         ("attribution={columns: {}, method: sampled}", "attribution.method: sampled attribution: not available yet"),
         ("attribution={columns: {}, carbon: {column: g}}", "attribution.carbon.column: not available yet"),
