@@ -42,6 +42,8 @@ def tables(spec: Spec, logs: Logs) -> list[Table]:
         sums |= {"timed": count(early.is_not_null()), "early": count(early)}
         if treated is not None:
             sums |= {"treated": count(treated & early.is_not_null()), "treated early": count(treated & early)}
+    if logs.before is not None and treated is not None:
+        sums |= {"before": count(pl.col("@pre")), "treated before": count(pl.col("@pre") & treated)}
     if logs.has("eligible"):
         ineligible = ~pl.col("@eligible").fill_null(False)
         sums["not_eligible"] = count(ineligible)
@@ -210,6 +212,12 @@ def treatment_start(evidence: Evidence) -> Check:
             message += ": the arm does not change where design.block says"
             return Check("treatment_start", "assignment", "fail", message, value=value, threshold=limit, action="pause")
         return Check("treatment_start", "assignment", "pass", message, value=value, threshold=limit)
+    if "treated before" in evidence.tables["rows"].columns:
+        before, treated = (evidence.total(name, kept=False) for name in ("before", "treated before"))
+        if (value := share(treated, before)) > limit:
+            message = f"{treated:,} of {before:,} rows of the pre-period were treated ({percent(value)}): it is no time"
+            numbers = (None, None, value, limit)
+            return Check("treatment_start", "assignment", "fail", f"{message} before treatment", *numbers, "pause")
     if "treated early" not in evidence.tables["rows"].columns:
         return Check("treatment_start", "assignment", "skip", "needs the roles 'time', 'assigned_at' and 'executed'")
     treated, early = evidence.total("treated"), evidence.total("treated early")

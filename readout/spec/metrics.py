@@ -72,7 +72,7 @@ class MetricKeys(Section):
         Covariate | None, Shorthand(lambda v: {"numerator": v} if isinstance(v, str) else v, {"type": "string"})
     ] = None
     """Covariate of cuped: a column, or {numerator, denominator} for a ratio. A unit's value is the mean over its rows
-    that have one: those of design.pre_period where there is one. Left out with a pre-period, it is the metric itself."""
+    that have one, those of design.pre_period where there is one. Left out with a pre-period, the metric itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,6 +195,19 @@ def test_clusters_are_compared_before_as_wholes(gather) -> None:
     assert evidence.effect("m", 1).std_error == pytest.approx(plain.effect("m", 1).std_error, rel=1e-12)
 
 
+def test_a_pre_period_with_treatment_in_it_is_none(gather) -> None:
+    from readout.checks.assignment import treatment_start
+
+    columns = {**COLUMNS, "executed": "ran"}
+    for share, status in ((0.0, "skip"), (0.2, "fail")):
+        frame = log()
+        early = np.random.default_rng(1).random(len(frame)) < share
+        ran = pl.when((pl.col("at") >= START) | pl.Series(early)).then(pl.lit("new")).otherwise(pl.lit("old"))
+        check = treatment_start(gather(frame.with_columns(ran=ran), METRICS, logs__columns=columns, **PERIOD))
+        assert (check.status, check.action) == (status, "pause" if share else None)
+    assert "rows of the pre-period were treated" in check.message
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [({"logs__start": None}, SpecError, "design.pre_period: needs the start of the window"),
