@@ -343,12 +343,6 @@ def test_clusters_that_all_carry_both_arms_were_not_randomized(world) -> None:
     assert "user_rct where units keep an arm" in found.err
 
 
-def test_pre_period_comes_later(world) -> None:
-    world.write(log(), {**RUN, "design": {**DESIGN, "pre_period": "14d"}})
-    found = world.run()
-    assert (found.code, "design.pre_period: not available yet" in found.err) == (2, True)
-
-
 def test_the_starter_runs_as_it_is(world) -> None:
     assert world.command("init", "--design", "cluster_rct", "--out", world.folder / "spec.yaml").code == 0
     found = world.run("--format", "json")

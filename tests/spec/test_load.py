@@ -94,8 +94,9 @@ DESIGNS = {
 
 
 def of_kind(kind: str, keys: str) -> str:
+    window = ", start: 2026-10-01" if "pre_period" in keys else ""
     return (
-        f"logs: {{path: a.parquet}}\ndesign: {{kind: {kind}, {keys}}}\n"
+        f"logs: {{path: a.parquet{window}}}\ndesign: {{kind: {kind}, {keys}}}\n"
         "metrics: {m: {column: y, role: primary, better: higher}}\n"
     )
 
