@@ -242,8 +242,9 @@ def _strata(parts: Mapping[str, Any]) -> Iterator[Finding]:
     if design.strata and clustered:
         hint = "strata of clusters belong to cluster_rct; leave one of the two out"
         yield Finding(("estimator", "variance"), "does not combine with design.strata", hint, on_key=True)
-    if getattr(parts.get("decision"), "looks", "fixed") == "sequential":
-        yield Finding(("decision", "looks"), f"sequential looks do not combine with {what}", "looks: fixed")
+    if clustered and getattr(parts.get("decision"), "looks", "fixed") == "sequential":
+        message = "sequential looks do not combine with errors by cluster: a cluster changes as long as units join it"
+        yield Finding(("decision", "looks"), message, "looks: fixed, or leave estimator.variance out")
     for name, keys in parts.get("metrics", {}).items():
         if keys.robust is not None and keys.robust.method != "winsorize":
             message = f"{keys.robust.method} does not combine with {what}; winsorize does"

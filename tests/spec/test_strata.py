@@ -24,7 +24,7 @@ def test_strata_are_columns(loaded, kind: str) -> None:
         ("cuped", "", (), "design.strata: does not combine with cuped"),
         ("{variance: CR1}", "", (), "estimator.variance: does not combine with design.strata"),
         ("auto", ", robust: {method: catoni}", (), "metrics.m.robust: does not combine with design.strata"),
-        ("auto", "", ("decision.looks=sequential",), "decision.looks: sequential looks do not combine with"),
+        ("{variance: CR1}", "", ("decision.looks=sequential",), "decision.looks: sequential looks do not combine with"),
     ],
 )
 def test_what_strata_do_not_combine_with(loaded, estimator: str, metric: str, override: tuple[str, ...], said: str):
