@@ -149,6 +149,24 @@ def test_a_stratum_is_on_every_row_and_one_a_unit(gather, columns: dict[str, str
             gather(frame, BY_ROWS, logs__columns=columns, design__strata="tokens")
 
 
+@pytest.mark.parametrize("columns", [BY_UNIT, BY_ROW])
+def test_winsorized_values_are_compared_within_strata_and_by_cluster(gather, columns: dict[str, str]) -> None:
+    frame = log().unique("user", maintain_order=True).drop_nulls("ms")
+    high = np.quantile(frame["ms"], 0.9, method="inverted_cdf")
+    cut = frame.with_columns(pl.col("ms").clip(upper_bound=high))
+    design = {} if "unit" in columns else {"design": REQUESTS}
+    by_cluster = {**design, "estimator": {"variance": "CR2"}}
+    in_strata = {"design__strata": "tier"} if "unit" in columns else {"design": {**REQUESTS, "strata": "tier"}}
+    robust = {"m": {"column": "ms", "robust": {"method": "winsorize", "quantile": 0.9}}}
+    for changes in (in_strata, by_cluster):
+        found = gather(frame, robust, logs__columns=columns, **changes).effect("m", 1)
+        plain = gather(cut, {"m": {"column": "ms"}}, logs__columns=columns, **changes).effect("m", 1)
+        untouched = gather(frame, {"m": {"column": "ms"}}, logs__columns=columns, **changes).effect("m", 1)
+        assert found.estimate == pytest.approx(plain.estimate, abs=0.05 * plain.std_error)
+        assert found.std_error == pytest.approx(plain.std_error, rel=0.02)
+        assert abs(found.estimate - untouched.estimate) > 0.05 * plain.std_error
+
+
 def test_a_thin_stratum_is_refused_by_name(gather) -> None:
     frame = log().filter((pl.col("tier") != 2) | (pl.col("arm") == "old"))
     evidence = gather(frame, METRICS, logs__columns=BY_UNIT, design__strata="tier")

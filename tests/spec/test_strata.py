@@ -23,7 +23,7 @@ def test_strata_are_columns(loaded, kind: str) -> None:
     [
         ("cuped", "", (), "design.strata: does not combine with cuped"),
         ("{variance: CR1}", "", (), "estimator.variance: does not combine with design.strata"),
-        ("auto", ", robust: {method: catoni}", (), "metrics.m.robust: does not combine with design.strata"),
+        ("auto", ", robust: {method: catoni}", (), "metrics.m.robust: catoni does not combine with design.strata"),
         ("{variance: CR1}", "", ("decision.looks=sequential",), "decision.looks: sequential looks do not combine with"),
     ],
 )
