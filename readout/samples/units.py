@@ -86,7 +86,8 @@ class Units:
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         frame = tables["units"]
         if self._facts:
-            whole = frame.with_columns((pl.col("unit") // ARMS).alias(self.unit))
+            owner = pl.int_range(pl.len()) if self._single else pl.col("unit") // ARMS
+            whole = frame.with_columns(owner.alias(self.unit))
             labels.require_constant(self._spec, whole, self._facts, self.unit, named=False)
         unit, arm = np.divmod(frame["unit"].to_numpy(), ARMS)
         frame = frame.with_columns(arm=pl.Series(arm).cast(pl.Int8))
