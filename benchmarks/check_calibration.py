@@ -129,6 +129,20 @@ def tail(outlier: float, sigma: float = 0.5) -> Callable[[Rng], Log]:
     return draw
 
 
+def outcomes(units: int, draw_one: Callable[[Rng, int], Any]) -> Callable[[Rng], Log]:
+    """Two arms of like outcomes, a value a unit."""
+
+    def draw(rng: Rng) -> Log:
+        return {"unit": np.arange(units), "arm": ARMS[rng.integers(0, 2, units)], "y": draw_one(rng, units)}
+
+    return draw
+
+
+def log_normal(rng: Rng, n: int) -> Any:
+    """Mean 1.6, standard deviation 2.2, skewness 6."""
+    return np.exp(rng.normal(size=n))
+
+
 def traffic(
     *, spill: float = 0.0, effect: float = 0.0, bursts: float = 0.0, people: int = 200, zones: float = 0.0,
     slow_heavy: float = 0.0, ineligible: float = 0.0, load: float = 0.0, picks: int | None = None,
@@ -292,6 +306,15 @@ def worlds() -> list[World]:
         World("tail_dominance", "log-normal, s.d. of the logarithm 1", True, tail(0, 1.0)),
         World("tail_dominance", "one of 200 units lowered by 60 s.d.", False, tail(35)),
     ]
+    for what, holds, units, one in (
+        ("log-normal, s.d. of the logarithm 1, 400 units", True, 400, log_normal),
+        ("log-normal, the same, 10,000 units", True, 10_000, log_normal),
+        ("exponential, 10,000 units", True, 10_000, lambda r, n: r.exponential(size=n)),
+        ("normal, 10,000 units", True, 10_000, lambda r, n: r.normal(size=n)),
+        ("Pareto of index 2.5, 10,000 units", True, 10_000, lambda r, n: r.pareto(2.5, n)),
+        ("Pareto of index 1.5, 10,000 units", False, 10_000, lambda r, n: r.pareto(1.5, n)),
+    ):
+        found.append(World("tail_dominance", what, holds, outcomes(units, one)))
     washed = {**SWITCHBACK, "washout": "40m"}
     found += [
         World("carryover", "no carryover", True, switches(), {}, SWITCHBACK),

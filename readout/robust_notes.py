@@ -10,7 +10,7 @@ from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.spec.metrics import Metric
 
-CURE = "winsorize it (robust), read a quantile, or wait for more units"
+CURE = "winsorize it (robust) or read a quantile; more units settle such a mean only slowly"
 
 
 def estimand(evidence: Evidence, metric: Metric, found: Estimate | None) -> str:
