@@ -263,6 +263,23 @@ def pool(usual: float, *, rise: float = 0.0, whole: float = 0.0, whole_treated: 
     return draw
 
 
+def held(day: float, weekend: float, days: int = 14) -> Callable[[Rng], Log]:
+    """Blocks of two hours in two regions; the share in treatment by day (6 to 18 h) and at weekends is shifted."""
+
+    def draw(rng: Rng) -> Log:
+        n = days * 12
+        by_day, late = np.arange(n) % 12 // 3 % 3 > 0, np.arange(n) // 12 % 7 >= 5
+        coin = rng.random((2, n)) < 0.5 + day * np.where(by_day, 1, -1) + weekend * late
+        block, region = np.tile(np.arange(n), 8), np.repeat([0, 1], 4 * n)
+        minute = 120 * block + rng.uniform(0, 120, 8 * n)
+        return {
+            "time": START + (minute * 60e6).astype("timedelta64[us]"), "cluster": region.astype(str),
+            "arm": ARMS[coin[region, block].astype(int)],
+        }  # fmt: skip
+
+    return draw
+
+
 THREE = {"treatment": ["b", "c"], "split": {"a": 0.8, "b": 0.1, "c": 0.1}}
 STATE = {"state": ["queue"]}
 SWITCHBACK = {"kind": "switchback", "block": "2h"}
@@ -342,6 +359,13 @@ def worlds() -> list[World]:
         ("one block in 200, and one in 20 more under treatment", False, pool(0.0, whole=0.005, whole_treated=0.05)),
     ):
         found.append(World("capacity_limit", what, holds, draw, {}, SWITCHBACK, capacity=LIMIT))
+    for what, holds, draw in (
+        ("coins over 14 days", True, held(0, 0)),
+        ("coins over 7 days", True, held(0, 0, 7)),
+        ("treated 70 % by day, 30 % by night", False, held(0.2, 0)),
+        ("one arm alone at weekends", False, held(0, 0.5)),
+    ):
+        found.append(World("block_balance", what, holds, draw, {}, SWITCHBACK))
     wide = {"y": {"column": "y", "role": "primary", "better": "lower", "minimum_effect": "40%"}}
     for what, holds, draw in (
         ("nothing happens", True, traffic()),

@@ -7,7 +7,7 @@ from typing import Any
 
 from estimators import benjamini_hochberg, holm
 from estimators.estimate import Estimate
-from readout import robust_notes
+from readout import events, robust_notes
 from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
@@ -53,7 +53,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         values |= {"method": _method(evidence, metric), "n_control": 0, "n_treatment": 0, "relative_reason": ""}
         detectable = None
     else:
-        note, guardrail = _note(evidence, metric, found), guardrail_of(metric, found)
+        note, guardrail = _note(evidence, metric, arm, found), guardrail_of(metric, found)
         values = {name: getattr(found, name) for name in values}
         detectable = evidence.detectable(metric.name, arm)
     return MetricResult(
@@ -101,7 +101,7 @@ def _method(evidence: Evidence, metric: Metric) -> str:
     return "difference_in_means" if plain else evidence.sample.method
 
 
-def _note(evidence: Evidence, metric: Metric, found: Estimate) -> str:
+def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
     notes = _adjustment(evidence, metric, found)
     if isinstance(evidence.sample, Units | RowArms) and "n_strata" in found.diagnostics:
         plain = numbers.number(found.diagnostics["unadjusted_estimate"], 4, True)
@@ -116,6 +116,8 @@ def _note(evidence: Evidence, metric: Metric, found: Estimate) -> str:
         )
     if metric.covariate is not None and evidence.sample.method != "cuped":
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
+    if metric.role == "primary":
+        notes += events.changes(evidence, metric, arm)
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):
         notes.append("a unit counts once in every block where it was seen")
     if metric.per == "unit" and isinstance(evidence.sample, Clusters):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import beside, capacity, checks, economics, energy, looks
+from readout import beside, capacity, checks, economics, energy, events, looks
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, with_covariates
@@ -185,6 +185,7 @@ def _reduce(
         *rollback.tables(spec, logs, metrics),
         *between_blocks.tables(spec, sample, metrics),
         *observed.of(capacity.tables(spec, logs, sample, terms)),
+        *events.tables(spec, logs),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
     reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)
@@ -324,6 +325,8 @@ def _assignment(evidence: Evidence) -> str:
 
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
     diagnostics = {name: value for one in found for name, value in one.details.items() if name != "by_arm"}
+    if hit := events.summary(evidence):
+        diagnostics["events"] = hit
     for name, metric in evidence.spec.metrics.items():
         shown = metric.role == "primary" or evidence.terms[name].covariates
         for arm in evidence.treatments if shown else ():
@@ -348,4 +351,4 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
     notes += looks.notes(evidence)
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))
-    return tuple(notes)
+    return (*notes, *events.notes(evidence))

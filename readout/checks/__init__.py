@@ -7,6 +7,7 @@ from collections.abc import Callable
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
+from readout.checks.block_balance import block_balance
 from readout.checks.block_length import block_length
 from readout.checks.capacity import capacity_limit
 from readout.checks.execution import execution_divergence, fallback, mixed_experience, timeouts_and_retries
@@ -29,6 +30,7 @@ BEFORE_EFFECTS: tuple[Callable[[Evidence], Check], ...] = (
     treatment_start,
     arm_contamination,
     covariate_balance,
+    block_balance,
     execution_divergence,
     mixed_experience,
     unit_of_randomization,

@@ -95,8 +95,8 @@ class Blocks:
                 keys = {**self._keys(), "unit": pl.col("@unit").hash(0)}
                 where = self.rows & term.num.is_not_null()
                 tables.append(Table(OWN_UNIT.format(term.name), keys, where))
-        first = {"start": pl.col("@time").dt.epoch("us")}
-        cells = Table("cells", self._keys(), self.rows, sums=sums, minima=first)
+        time = pl.col("@time").dt.epoch("us")
+        cells = Table("cells", self._keys(), self.rows, sums=sums, minima={"start": time}, maxima={"end": time})
         washed = Table("washout", {}, KEPT & self.washed)
         quantiles = histograms.tables([t for t in terms if t.quantile is not None], self._keys(), self.rows)
         return [cells, *([washed] if self._has_washout else []), *tables, *quantiles]
@@ -145,7 +145,7 @@ class Blocks:
             EstimationError: There is no schedule, it does not say how it was drawn, it has several treatments, or a
                 logged block is not planned.
         """
-        cells = self._frame.filter(pl.Series(self._with_value(term, arm)))
+        cells = self._frame.filter(pl.Series(self.with_value(term, arm)))
         return redrawn(self.schedule, cells, self._labels[arm], n, seed)
 
     @property
@@ -164,6 +164,16 @@ class Blocks:
             rank = pl.struct("start", "block").rank("dense")
             order = frame.select(rank if self.together else rank.over("cluster")).to_series()
         return order.cast(pl.Int64).to_numpy()
+
+    def calendar(self) -> pl.DataFrame:
+        """The blocks as they stand in time: ``cluster``, ``start`` and ``end`` (UTC; without a length, of the rows),
+        ``arm`` (code), ``n`` rows after the washout, ``unit`` (the randomized one)."""
+        start = pl.Series("start", self._starts, dtype=pl.Datetime("us", "UTC"))
+        last = pl.col("end").cast(pl.Datetime("us")).dt.replace_time_zone("UTC") + timedelta(microseconds=1)
+        end = last if self.length is None else pl.col("start") + self.length
+        unit = pl.col("block") if self.together else pl.struct("cluster", "block")
+        frame = self._frame.with_columns(start)
+        return frame.select("cluster", "start", end.alias("end"), "arm", "n", unit.rank("dense").alias("unit"))
 
     def counts(self) -> list[int]:
         arms = self._frame.unique("block")["arm"] if self.together else self._frame["arm"]
@@ -205,7 +215,7 @@ class Blocks:
 
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""
-        return self._as_cells(*self._arrays(term), self._with_value(term, arm), arm)
+        return self._as_cells(*self._arrays(term), self.with_value(term, arm), arm)
 
     def earlier(self, term: Term, arm: int, lags: int) -> np.ndarray:
         """``(n_cells, lags)`` arms of the blocks 1, 2 … before each of :meth:`cells`: 0 control, 1 the arm, -1 another
@@ -215,7 +225,7 @@ class Blocks:
         codes = self._frame["arm"].to_numpy().astype(np.intp)
         before = earlier_arms(replace(whole, arm=codes), lags, self.clustered_by)
         mine = np.where(before == arm, 1, np.where(before == 0, 0, -1))
-        return np.asarray(mine[self._with_value(term, arm)])
+        return np.asarray(mine[self.with_value(term, arm)])
 
     def by_bin(self, term: Term, arm: int, table: pl.DataFrame, bins: int) -> tuple[np.ndarray, np.ndarray]:
         """``(n_cells, bins)`` numerators and denominators of :meth:`cells` from a table by their keys and ``bin``."""
@@ -224,10 +234,10 @@ class Blocks:
         sums = np.zeros((2, len(self._frame), bins))
         for i, name in enumerate((num_sum(term), den_sum(term))):
             sums[i, rows["cell"].to_numpy(), rows["bin"].to_numpy()] = rows[name].fill_null(0).to_numpy()
-        keep = self._with_value(term, arm)
+        keep = self.with_value(term, arm)
         return sums[0, keep], sums[1, keep]
 
-    def _with_value(self, term: Term, arm: int) -> np.ndarray:
+    def with_value(self, term: Term, arm: int) -> np.ndarray:
         """The cells of control and the arm that have a value.
 
         Known by its rows, not by its denominator: costs without a success are the estimator's to judge.

@@ -58,7 +58,6 @@ LATER: tuple[Later, ...] = (
         ("cluster_rct", "switchback"),
     ),
     Later("segments"),
-    Later("events"),
     Later("surrogate"),
     Later("attribution.method", lambda method: method == "sampled", "sampled attribution", "method: auto is exact"),
     Later("attribution.cold_start"),
