@@ -183,9 +183,9 @@ def _reduce(
         *observed.of(balance.label_tables(spec, logs, sample)),
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
-        *between_blocks.tables(spec, sample, metrics),
         *observed.of(capacity.tables(spec, logs, sample, terms)),
         *events.tables(spec, logs),
+        *observed.of(between_blocks.tables(spec, sample, metrics)),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
     reduced = run_pass(logs.frame, tables, rows, one_scan=one_scan)
