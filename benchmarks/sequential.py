@@ -1,6 +1,6 @@
 """How often intervals that are looked at a hundred times ever exclude the truth: always-valid ones, and fixed ones.
 
-Run from the root of the repository (about 4 minutes on one core; writes the table of docs/sequential.md):
+Run from the root of the repository (about 2.5 minutes of processor time; writes the table of docs/sequential.md):
 
     OMP_NUM_THREADS=1 python -m benchmarks.sequential --experiments 4000 --out docs/sequential.md
 
