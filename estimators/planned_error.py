@@ -27,12 +27,25 @@ class PlannedError:
         std_error: In the outcome's unit.
         df: Degrees of freedom.
         n_control, n_treatment: Randomized units by arm; pairs where arms are drawn within pairs.
+        parameters: Of the regression, where it is one.
     """
 
     std_error: float
     df: float
     n_control: float
     n_treatment: float
+    parameters: float = 0.0
+
+    def with_units(self, n: float) -> PlannedError:
+        """The error with another number of randomized units, the same share of them treated."""
+        now = self.n_control + self.n_treatment
+        if n < self.parameters + 2.0:
+            raise EstimationError(f"{n:.0f} randomized units would be too few for a comparison within the calendar")
+        error = self.std_error * math.sqrt((now - self.parameters + 1.0) / (n - self.parameters + 1.0))
+        ratio = n / now
+        return PlannedError(
+            error, max(1.0, self.df * ratio), self.n_control * ratio, self.n_treatment * ratio, self.parameters
+        )
 
 
 def two_arms(variance: float, n_control: float, n_treatment: float) -> PlannedError:
@@ -133,7 +146,7 @@ def blocks(
     error = math.sqrt(spread / (share * (1.0 - share)) / (planned - parameters + 1.0))
     h = parameters / planned
     df = max(1.0, even * planned / (1.0 + 4.0 * h - 2.0 * h * h))
-    return PlannedError(error, df, (1.0 - share) * planned, share * planned)
+    return PlannedError(error, df, (1.0 - share) * planned, share * planned, parameters)
 
 
 def _effects(cells: Cells, n_randomized: float) -> tuple[list[NDArray[np.intp]], int]:

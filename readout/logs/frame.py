@@ -84,12 +84,13 @@ class Logs:
         return self.source.schema[column]
 
 
-def open_logs(spec: Spec, as_of: datetime) -> Logs:
+def open_logs(spec: Spec, as_of: datetime, *, past: bool = False) -> Logs:
     """Scan the spec's logs and map its roles; nothing but footers is read.
 
     Args:
         spec: A loaded spec.
         as_of: End of a ``last:`` window.
+        past: Logs from before the experiment: no role is needed, and the arm is left alone.
 
     Raises:
         LogError: Files, columns or types that cannot support the readout, every problem at once.
@@ -99,12 +100,14 @@ def open_logs(spec: Spec, as_of: datetime) -> Logs:
     expressions = Expressions(spec, source.schema)
     window = _window(spec, as_of)
     before = _before(spec, window[0])
-    needed = dict.fromkeys(NEEDED.get(spec.design.kind, ()), f"the design {spec.design.kind}")
+    needed = dict.fromkeys(() if past else NEEDED.get(spec.design.kind, ()), f"the design {spec.design.kind}")
     if any(window):
         needed["time"] = "a window"
     if before is not None:
         needed[_owner(spec)] = "a pre-period"
     columns, unasked = _map_roles(spec, source.schema, list(needed))
+    if past:
+        columns.pop("arm", None)
     problems = _problems(expressions, columns, needed)
     if problems:
         raise LogError(problems)

@@ -197,6 +197,7 @@ def _periods(parts: Mapping[str, Any]) -> Iterator[Finding]:
     times: list[tuple[KeyPath, Any]] = [
         (("logs", name), getattr(logs, name)) for name in ("start", "end") if logs is not None
     ]
+    times.append((("plan", "start"), getattr(parts.get("plan"), "start", None)))
     for index, event in enumerate(parts.get("events", ())):
         times += [(("events", index, "at"), event.at), (("events", index, "until"), event.until)]
     if design.kind not in PANEL:
@@ -275,6 +276,8 @@ def _references(parts: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     for index, trigger in enumerate(parts.get("rollback", ())):
         if trigger.metric is not None:
             yield ("rollback", index, "metric"), trigger.metric
+    for name in getattr(parts.get("plan"), "moments", {}):
+        yield ("plan", "moments", name), name
     for rung, metric_name in getattr(parts.get("surrogate"), "ladder", {}).items():
         yield ("surrogate", "ladder", rung), metric_name
 

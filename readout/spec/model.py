@@ -36,6 +36,7 @@ from readout.spec.fields import (
 )
 from readout.spec.methods import Estimator
 from readout.spec.metrics import Metric, SegmentOrColumn
+from readout.spec.planning import Plan
 from readout.spec.problems import Source
 
 LabelList = Annotated[tuple[Label, ...], Shorthand(lambda v: v if isinstance(v, list) else [v], {"type": "string"})]
@@ -346,6 +347,8 @@ class Sections(Section):
     """Name of a check: its threshold."""
     report: Report = field(default_factory=Report)
     """What is written beside the memo."""
+    plan: Plan = field(default_factory=Plan)
+    """What `readout plan` is asked before the experiment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

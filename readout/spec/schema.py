@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from readout.spec import designs, metrics, model
+from readout.spec import designs, metrics, model, planning
 from readout.spec.docs import field_docs
 from readout.spec.fields import Section
 from readout.spec.methods import METHODS, OPTIONS
@@ -49,7 +49,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _sections() -> list[type]:
-    found = [value for module in (model, metrics, designs) for value in vars(module).values()]
+    found = [value for module in (model, metrics, planning, designs) for value in vars(module).values()]
     return [cls for cls in found if isinstance(cls, type) and is_dataclass(cls) and issubclass(cls, Section)]
 
 
