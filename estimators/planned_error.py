@@ -143,7 +143,26 @@ def blocks(
     if not spread > 0.0:
         raise EstimationError("the outcome does not vary between blocks, so nothing says how sure an estimate would be")
     even = float(total.sum()) ** 2 / float(total @ total) / n_past
-    error = math.sqrt(spread / (share * (1.0 - share)) / (planned - parameters + 1.0))
+    return stated_blocks(spread, share=share, planned=planned, parameters=parameters, even=even)
+
+
+def stated_blocks(
+    variance: float, *, share: float, planned: float, parameters: float, even: float = 1.0
+) -> PlannedError:
+    """The error of a block regression whose randomized units' residuals have this variance.
+
+    Args:
+        variance: Of a randomized unit's outcome around cluster and calendar.
+        share, planned: As in :func:`blocks`.
+        parameters: Of the regression.
+        even: ``(sum W)**2 / sum(W**2)`` over the units' weights, as a share of their number.
+
+    Raises:
+        EstimationError: Fewer randomized units than the regression needs.
+    """
+    if planned < parameters + 2:
+        raise EstimationError(f"{planned:.0f} randomized units would be too few for a comparison within the calendar")
+    error = math.sqrt(variance / (share * (1.0 - share)) / (planned - parameters + 1.0))
     h = parameters / planned
     df = max(1.0, even * planned / (1.0 + 4.0 * h - 2.0 * h * h))
     return PlannedError(error, df, (1.0 - share) * planned, share * planned, parameters)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
+from readout.errors import SpecError
+from readout.mechanisms import Kind
 from readout.spec.designs import ClusterRCT, Switchback
 from readout.spec.fields import Effect
 from readout.spec.model import Spec
@@ -26,7 +28,7 @@ class Ask:
         offset: Of blocks from 00:00 UTC.
         mechanism: How a switchback's arms are to be drawn.
         own_washout: The washout that the spec states; zero: none.
-        row_weights: Whether switchback and cluster estimates weigh rows.
+        block_weights, cluster_weights: What the estimators weigh, ``rows`` or ``units``.
     """
 
     days: float
@@ -37,7 +39,7 @@ class Ask:
     traffic: float
     lengths: tuple[timedelta, ...]
     offset: timedelta
-    mechanism: str
+    mechanism: Kind
     own_washout: timedelta
     block_weights: str
     cluster_weights: str
@@ -89,7 +91,8 @@ def ask_of(spec: Spec, past_end: datetime) -> Ask:
     arms = (design.control, *design.treatment)
     split = dict(design.split) if design.split is not None else dict.fromkeys(arms, 1.0)
     total = sum(split[arm] for arm in arms)
-    lengths, offset, washout, mechanism = set(plan.block), timedelta(0), timedelta(0), "balanced"
+    lengths, offset, washout = set(plan.block), timedelta(0), timedelta(0)
+    mechanism: Kind = "balanced"
     block_weights, cluster_weights = "rows", "units"
     weights = spec.estimator.options.get("weights")
     if isinstance(design, Switchback):
@@ -102,6 +105,15 @@ def ask_of(spec: Spec, past_end: datetime) -> Ask:
         block_weights = str(weights or block_weights)
     if isinstance(design, ClusterRCT):
         cluster_weights = str(weights or cluster_weights)
+    shares = [split[arm] for arm in arms]
+    if mechanism == "paired" and max(shares) - min(shares) > 1e-9 * max(shares):
+        message = "paired blocks hold every arm once, and design.split gives unequal shares"
+        raise SpecError(
+            [spec.source.problem(("design", "assignment"), message, "assignment: balanced keeps the shares")]
+        )
+    if min(shares) <= 0.0:
+        message = "an arm without a share sees nothing; a plan needs a share for each"
+        raise SpecError([spec.source.problem(("design", "split"), message)])
     return Ask(
         days=plan.duration / DAY,
         start=plan.start if isinstance(plan.start, datetime) else next_monday(past_end),
