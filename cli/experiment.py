@@ -94,10 +94,30 @@ def demo(
 
 
 def plan(
-    spec: SpecArgument, out: Out = MEMOS, overrides: Set = None, seed: Seed = None, output_format: Format = "text"
+    spec: SpecArgument,
+    out: Out = MEMOS,
+    as_of: AsOf = None,
+    output_format: Format = "text",
+    overrides: Set = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Power and a schedule (not available yet)."""
-    raise NotAvailableYet("readout plan", "power, block length and an assignment schedule from past logs")
+    """Before the experiment: power, block length, and an assignment.
+
+    Compares designs on past logs, simulates the best, writes plan.md, plan.json and the assignment to OUT/NAME/DATE.
+    """
+    from readout.planning import document, terminal
+    from readout.planning.plan import plan as make
+
+    with progress(quiet) as say:
+        report, folder = make(spec, overrides=overrides or (), out=out, as_of=as_of, seed=seed, progress=say)
+    if output_format == "text":
+        emit(render(lambda console: terminal.print_plan(report, console)))
+    else:
+        emit(document.shown(report, output_format))
+    append_step_summary(lambda: document.markdown(report))
+    if not quiet:
+        note(f"plan: {folder / 'plan.md'}")
 
 
 def attribute(

@@ -33,7 +33,7 @@ def to_json(readout: Readout) -> str:
     Raises:
         TypeError: A free-form part holds a value that JSON has no form for.
     """
-    return _dump(
+    return dump(
         {
             "schema": "readout/1",
             "name": readout.name,
@@ -71,7 +71,7 @@ def to_json(readout: Readout) -> str:
 def error_json(error: ReadoutError) -> str:
     """``readout-error/1``: the exit code and every problem of a command that gave no readout."""
     errors = [{"where": p.where, "message": p.message, "hint": p.hint} for p in error.problems]
-    return _dump({"schema": "readout-error/1", "code": error.code, "errors": errors})
+    return dump({"schema": "readout-error/1", "code": error.code, "errors": errors})
 
 
 def own_details(readout: Readout, check: Check) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def _metric(metric: MetricResult) -> dict[str, Any]:
     return {field: getattr(metric, field) for field in _METRIC_FIELDS + _METRIC_ADDITIONS}
 
 
-def _dump(value: Mapping[str, Any]) -> str:
+def dump(value: Mapping[str, Any]) -> str:
+    """An object as JSON text, ASCII only, with a closing newline; numbers as :func:`plain` gives them."""
     text = json.dumps(plain(value), indent=2, allow_nan=False)
     # The same JSON, in a spelling that a CI runner cannot take for one of its commands, and without a raw DEL.
     return text.replace("##[", "##\\u005b").replace("\x7f", "\\u007f") + "\n"

@@ -11,14 +11,16 @@ from pathlib import Path, PurePosixPath
 
 from readout.errors import Problem, SpecError
 
-_MARK = "readout.json"  # what tells a readout's folder from any other
+_MARKS = ("readout.json", "plan.json")  # what tells a readout's folder from any other
+_PLAN = ("plan.md", "plan.json", "schedule.parquet", "assignment.parquet")
 
 
-def write(out_dir: Path, files: Mapping[str, bytes | str]) -> None:
-    """Write ``files`` (relative path to content; text as UTF-8) as the whole content of ``out_dir``.
+def write(out_dir: Path, files: Mapping[str, bytes | str], *, plan: bool = False) -> None:
+    """Write ``files`` (relative path to content; text as UTF-8) as the whole readout, or plan, of ``out_dir``.
 
     They are written beside it and renamed into place: on any failure or interrupt ``out_dir`` is as it was before,
-    and no folder made on the way is left. A previous readout of the folder is replaced whole.
+    and no folder made on the way is left. A previous readout of the folder is replaced whole, and so is a previous
+    plan; either leaves the other's files as they are.
 
     Raises:
         SpecError: The folder cannot be written, or holds something that is not a readout.
@@ -31,7 +33,7 @@ def write(out_dir: Path, files: Mapping[str, bytes | str]) -> None:
         _refuse_foreign(out_dir, target)
         made = _make_parents(target.parent)
         try:
-            _write_and_swap(target, files)
+            _write_and_swap(target, {**_others(target, plan), **files})
         except BaseException:
             for folder in made:
                 with contextlib.suppress(OSError):
@@ -55,9 +57,17 @@ def _refuse_foreign(shown: Path, target: Path) -> None:
     hint = "choose another folder with --out, or move away what is there"
     if not target.is_dir():
         raise SpecError([Problem(str(shown), "a file stands where the readout's folder should be", hint)])
-    if any(target.iterdir()) and not (target / _MARK).is_file():
-        problem = f"the folder is not empty and holds no {_MARK}, so it is not replaced"
+    if any(target.iterdir()) and not any((target / mark).is_file() for mark in _MARKS):
+        problem = f"the folder is not empty and holds no {_MARKS[0]}, so it is not replaced"
         raise SpecError([Problem(str(shown), problem, hint)])
+
+
+def _others(target: Path, plan: bool) -> dict[str, bytes | str]:
+    """What stands in the folder and is not to be replaced: a readout beside a plan, a plan beside a readout."""
+    if not target.is_dir():
+        return {}
+    names = ((path, path.relative_to(target).as_posix()) for path in sorted(target.rglob("*")) if path.is_file())
+    return {name: path.read_bytes() for path, name in names if (name in _PLAN) != plan}
 
 
 def _make_parents(parent: Path) -> list[Path]:

@@ -105,6 +105,8 @@ def _schedule(spec: Spec, ask: Ask, candidate: Candidate, clusters: Sequence[str
         "block": said(candidate.block), "first": ask.start.isoformat(), "end": ask.end.isoformat(),
     }  # fmt: skip
     use = f"set design.schedule: {SCHEDULE}, block: {said(candidate.block)}, washout: {said(candidate.washout)}"
+    if ask.mechanism == "bernoulli":
+        use += "; assignment: balanced would hold the arms even over weekday, weekend and time of day"
     return Assignment(
         mechanism,
         use.replace("washout: 0s", "washout: none"),

@@ -29,7 +29,10 @@ Source = Literal["measured", "state", "outcome", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Carryover of the arm before, by time since a block began; ``until`` is the bin's end."""
+    """Carryover of the arm before, by time since a block began; ``until`` is the bin's end.
+
+    The intervals of all bins hold together at ``1 - alpha`` (Bonferroni): a bin that strays by chance is no carryover.
+    """
 
     since: timedelta
     until: timedelta
@@ -218,7 +221,8 @@ def _bins(since: SinceSwitch, length: timedelta, alpha: float) -> tuple[Bin, ...
             table.append(Bin(*edges, None, None, None))
             continue
         estimate = float(since.carryover[i])
-        low, high = t_interval(estimate, float(since.carryover_std_error[i]), float(since.carryover_df[i]), alpha)
+        error, df = float(since.carryover_std_error[i]), float(since.carryover_df[i])
+        low, high = t_interval(estimate, error, df, alpha / n)
         table.append(Bin(*edges, estimate, low, high))
     return tuple(table)
 

@@ -13,7 +13,7 @@ from estimators.power import detectable_effect, power
 from readout.planning.ask import Ask, Target
 
 MOST_DAYS = 366
-SHARED = "not valid here: arms share the capacity that the policy changes"
+SHARED = "not valid here: arms share capacity"
 SEEN = "not valid here: a unit would see both arms, and users notice"
 
 
@@ -42,7 +42,7 @@ class Candidate:
     def label(self) -> str:
         """As the plan names it."""
         if self.block is not None:
-            how = ", all clusters together" if self.together and self.unit == "block" else ""
+            how = ", together" if self.together and self.unit == "block" else ""
             return f"switchback {said(self.block)}{how}"
         return f"{self.kind} in pairs" if self.pairs else self.kind
 

@@ -1,0 +1,139 @@
+"""What a plan says, in words that the memo, the terminal and the annotations share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from readout.memo.numbers import number, percent
+from readout.planning.carryover import LEFT, Carryover
+from readout.planning.designs import DesignPlan, Sight, said
+from readout.planning.plan import PlanReport
+from readout.planning.simulate import Simulation
+
+
+def headline(report: PlanReport) -> str:
+    """The design, its length and its start."""
+    candidate = report.recommended.plan.candidate
+    washout = f" with a washout of {said(candidate.washout)}" if candidate.washout else ""
+    start = report.ask.start.strftime("%Y-%m-%d %H:%M UTC")
+    return f"{candidate.label}{washout}, {report.ask.days:g} days from {start}"
+
+
+def verdict(report: PlanReport) -> str:
+    """Whether the plan is enough, in one sentence."""
+    seen = report.recommended.plan.first
+    if seen.target.size is None:
+        return (
+            f"It sees an effect of {size(seen.detectable, seen.relative)} on {seen.target.metric} with a power of "
+            f"{percent(report.ask.power, 3)}; state minimum_effect to know whether that is enough."
+        )
+    found = f"{percent(seen.power)} power for {seen.target.said} on {seen.target.metric}"
+    if report.recommended.enough:
+        return f"It has {found}; the smallest effect it sees is {size(seen.detectable, seen.relative)}."
+    return f"It is not enough: {found}. The smallest effect it sees is {size(seen.detectable, seen.relative)}."
+
+
+def size(value: float | None, relative: float | None) -> str:
+    """``4.1 (2.3 %)``."""
+    if value is None:
+        return number(None)
+    return number(value) if relative is None else f"{number(value)} ({percent(relative)})"
+
+
+def units(seen: Sight) -> str:
+    """Randomized units, control and treatment."""
+    if seen.n_control is None or seen.n_treatment is None:
+        return number(None)
+    return f"{round(seen.n_control + seen.n_treatment):,}"
+
+
+def days(seen: Sight) -> str:
+    """How long it takes for the wanted power."""
+    if seen.target.size is None or seen.detectable is None:
+        return number(None)
+    return f"{seen.days}" if seen.days is not None else "over a year"
+
+
+def remark(report: PlanReport, plan: DesignPlan) -> str:
+    """What a reader of the table must know of a design."""
+    from readout.planning.recommend import suits
+
+    parts = [plan.candidate.invalid or plan.first.reason * (plan.first.detectable is None)]
+    if not plan.candidate.invalid:
+        parts.append(suits(plan))
+    if plan is report.recommended.plan:
+        parts.insert(0, "recommended")
+    return "; ".join(part for part in parts if part)
+
+
+def carried(found: Carryover, report: PlanReport) -> str:
+    """What the past log says of carryover, in a sentence."""
+    if found.source == "none":
+        return f"Carryover is not known: {found.reason}."
+    if found.source == "measured":
+        return _measured(found, report)
+    what = f"the state {found.of}" if found.source == "state" else f"the outcome {found.of}"
+    gone = (
+        "does not fade within a day"
+        if found.washout is None
+        else "remembers nothing from one step of the grid to the next"
+        if not found.washout
+        else f"forgets three quarters of itself in {said(found.washout)}"
+    )
+    return (
+        f"Carryover was not measured: {found.reason}. As a stand-in, {what} {gone}; a policy's effect may fade faster "
+        "or slower than that."
+    )
+
+
+def _measured(found: Carryover, report: PlanReport) -> str:
+    lag = next((one for one in found.lags if one[0] == 1), None)
+    block = said(found.past_block or timedelta(0))
+    text = f"Measured on {found.of} in the past switchback of {block} blocks: "
+    if lag is not None:
+        text += f"the arm of the block before moves it by {number(lag[1], signed=True)} ± {number(1.96 * lag[2])}. "
+    if found.washout is None:
+        return text + "Its effect since a switch has not faded at the end of a block."
+    if not found.washout:
+        return text + "No time since a switch shows carryover beyond chance" + _ruled_out(found, report)
+    return text + f"From {said(found.washout)} after a switch on, every interval holds zero."
+
+
+def _ruled_out(found: Carryover, report: PlanReport) -> str:
+    """Whether what was not seen would have been, had it mattered."""
+    lag = next((one for one in found.lags if one[0] == 1), None)
+    target = next((s.target for s in report.recommended.plan.sights if s.target.metric == found.of), None)
+    if lag is None or target is None or target.size is None:
+        return "."
+    band = LEFT * target.size
+    if max(abs(lag[1] - 1.96 * lag[2]), abs(lag[1] + 1.96 * lag[2])) <= band:
+        return f", and it is below a quarter of the effect ({number(band)})."
+    return f"; one that matters (a quarter of the effect, {number(band)}) is not ruled out."
+
+
+def has_together(report: PlanReport) -> bool:
+    """Whether designs in which all clusters switch at one time stand beside others."""
+    return any(plan.candidate.label.endswith("together") for plan in report.designs)
+
+
+def simulated(found: Simulation) -> str:
+    """Stated against achieved power, in a sentence or two."""
+    if not found.runs:
+        return f"{found.metric}: not simulated: {found.note}."
+    parts = [f"{found.metric}: {found.runs:,} planned experiments on resampled past logs"]
+    if found.achieved is not None and found.stated is not None:
+        compared = "differs by more than chance" if found.differs else "agrees within chance"
+        parts.append(
+            f"power {percent(found.achieved, 3)} achieved, {percent(found.stated, 3)} stated: it {compared} "
+            f"(± {percent(found.margin)})"
+        )
+    if found.false_positives is not None:
+        often = "more than chance explains" if found.too_often else "as it should be"
+        parts.append(
+            f"without an effect {percent(found.false_positives)} find one, {percent(found.alpha)} expected: {often}"
+        )
+    if found.failed:
+        parts.append(f"{found.failed:,} gave no estimate")
+    if found.note:
+        parts.append(found.note)
+    return "; ".join(parts) + "."
