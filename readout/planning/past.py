@@ -133,7 +133,9 @@ def _plain(spec: Spec) -> Spec:
     """The spec with a design that asks nothing of the past log."""
     design = spec.design
     if isinstance(design, ClusterRCT):
-        return replace(spec, design=replace(design, strata=(), pairs=None))
+        return replace(spec, design=replace(design, strata=(), pairs=None, pre_period=None))
+    if isinstance(design, UserRCT):
+        return replace(spec, design=replace(design, pre_period=None))
     if isinstance(design, Switchback) and design.block.column is not None:
         return replace(spec, design=replace(design, block=Block(length=timedelta(hours=1))))
     return spec

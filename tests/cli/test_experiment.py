@@ -153,7 +153,7 @@ def test_check_speaks_every_format(readout_command, pipeline):
 
 @pytest.mark.parametrize(
     "line",
-    [["plan", "x.yaml"], ["attribute", "x.yaml"], ["receipt", "x.yaml", "r-1"], ["run", "x", "--engine", "spark"]],
+    [["attribute", "x.yaml"], ["receipt", "x.yaml", "r-1"], ["run", "x", "--engine", "spark"]],
 )
 def test_what_is_not_there_yet_says_so_with_exit_code_2(readout_command, pipeline, line):
     outcome = readout_command(*line, "--format", "json")

@@ -28,7 +28,7 @@ SPEC: dict[str, Any] = {
         "latency": {"column": "ms", "role": "primary", "better": "lower", "minimum_effect": "5%"},
         "errors": {"column": "failed", "role": "guardrail", "better": "lower", "margin": 0.02},
     },
-    "plan": {"simulations": 60},
+    "plan": {"simulations": 20},
 }
 
 
