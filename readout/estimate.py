@@ -92,6 +92,8 @@ def _averaged(evidence: Evidence, metric: Metric) -> str:
     """Over what the estimand is averaged where that is not what its unit says."""
     sample = evidence.sample
     alike = isinstance(sample, Clusters) and sample.weights == "units" and metric.quantile is None
+    if isinstance(sample, Blocks) and sample.method == "horvitz_thompson" and metric.quantile is None:
+        return "; blocks count alike"
     return "; clusters count alike" if alike else ""
 
 
@@ -122,7 +124,7 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
         notes.append("a unit counts once in every block where it was seen")
     if metric.per == "unit" and isinstance(evidence.sample, Clusters):
         notes.append("a unit counts once in every cluster where it was seen")
-    if isinstance(evidence.sample, Clusters | Units | RowArms):
+    if isinstance(evidence.sample, Blocks | Clusters | Units | RowArms):
         notes += evidence.sample.notes(metric)
     return "; ".join(notes)
 

@@ -27,7 +27,7 @@ def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
     ``seed`` is that of the methods that draw.
     """
     if spec.design.kind == "switchback":
-        return Blocks(spec, logs)
+        return Blocks(spec, logs, seed)
     if spec.design.kind == "cluster_rct":
         return Clusters(spec, logs, seed)
     require_cluster(spec, logs)

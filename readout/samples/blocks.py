@@ -9,22 +9,24 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from estimators.block_regression import Cells, block_quantile, block_regression
+from estimators.block_regression import Cells, block_quantile
 from estimators.calendar_effects import WEEKDAYS
 from estimators.carryover import earlier_arms
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
-from estimators.leave_one_out import leave_one_out_blocks
 from estimators.quantiles import Histogram
 from estimators.tail_index import Tail
 from readout.errors import SpecError
 from readout.logs import Logs
-from readout.planned import Against, against, redrawn, schedule_of
+from readout.planned import Against, against, schedule_of
 from readout.reduce import Table
 from readout.results import BlockPoint
 from readout.samples import histograms
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
+from readout.samples.block_methods import BlockMethod
+from readout.samples.drawn import Logged
 from readout.spec.designs import Switchback
+from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import Term
 
@@ -47,9 +49,7 @@ class Blocks:
         together: Whether all clusters switch together; known once loaded.
     """
 
-    method = "block_regression"
-
-    def __init__(self, spec: Spec, logs: Logs) -> None:
+    def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
         assert isinstance(spec.design, Switchback)
         block = spec.design.block
         washout = spec.design.washout or timedelta(0)
@@ -59,7 +59,8 @@ class Blocks:
             raise SpecError([spec.source.problem(("design", "washout"), message, hint)])
         self._assignment = spec.design.assignment
         self._arms = 1 + len(spec.design.treatment)
-        self._labels = (str(spec.design.control), *spec.design.treatment)
+        self.labels = (str(spec.design.control), *spec.design.treatment)
+        self.method = spec.estimator.method
         self._options = dict(spec.estimator.options)
         self._cluster = pl.col("@cluster").cast(pl.String) if logs.has("cluster") else pl.lit("")
         self.length = block.length
@@ -78,6 +79,7 @@ class Blocks:
         self._has_washout = bool(washout)
         self.schedule = schedule_of(spec, logs.has("cluster"))
         self._window = logs.window
+        self._how = BlockMethod(spec, self.schedule, seed)
 
     @property
     def unit(self) -> str:
@@ -132,21 +134,11 @@ class Blocks:
         self._order = self._time_grid(start)
         self.plan: Against | None = None
         if self.schedule is not None:
-            self.plan = against(self.schedule, frame, self._labels, self._window[0])
+            self.plan = against(self.schedule, frame, self.labels, self._window[0])
         left = {OFF_BLOCK: self.off_block_rows} if self.off_block_rows else {}
         if self._has_washout and (washed := int(tables["washout"]["n"][0] or 0)):
             left[WASHED] = washed
         return left
-
-    def redrawn(self, term: Term, arm: int, n: int, seed: int) -> np.ndarray:
-        """``(n, n_cells)`` arms (0 control, 1 treatment) of :meth:`cells` under other schedules of the same mechanism.
-
-        Raises:
-            EstimationError: There is no schedule, it does not say how it was drawn, it has several treatments, or a
-                logged block is not planned.
-        """
-        cells = self._frame.filter(pl.Series(self.with_value(term, arm)))
-        return redrawn(self.schedule, cells, self._labels[arm], n, seed)
 
     @property
     def assignment(self) -> str:
@@ -188,9 +180,7 @@ class Blocks:
             return block_quantile(
                 cells, histogram, term.quantile, alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
             )
-        return block_regression(
-            self.cells(term, arm), alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
-        )
+        return self._how.effect(self, *self._arrays(term), self.with_value(term, arm), arm, alpha)
 
     def effect_of(self, sums: pl.DataFrame, arm: int, alpha: float) -> Estimate:
         """The effect of an arm on sums that were not asked for by a term.
@@ -204,8 +194,8 @@ class Blocks:
             EstimationError: The cells cannot carry it.
         """
         num, den, rows = placed(self._frame, sums, KEYS)
-        cells = self._as_cells(num, den, self._frame["arm"].is_in([0, arm]).to_numpy() & (rows > 0), arm)
-        return block_regression(cells, alpha=alpha, weights=self.weights, clustered_by=self.clustered_by)
+        mine = self._frame["arm"].is_in([0, arm]).to_numpy() & (rows > 0)
+        return self._how.effect(self, num, den, mine, arm, alpha)
 
     def belonging(self, table: pl.DataFrame) -> pl.DataFrame:
         """The rows of a table by :meth:`level_keys` that belong to the sample; ``unit`` is the randomized one."""
@@ -215,13 +205,13 @@ class Blocks:
 
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""
-        return self._as_cells(*self._arrays(term), self.with_value(term, arm), arm)
+        return self.as_cells(*self._arrays(term), self.with_value(term, arm), arm)
 
     def earlier(self, term: Term, arm: int, lags: int) -> np.ndarray:
         """``(n_cells, lags)`` arms of the blocks 1, 2 … before each of :meth:`cells`: 0 control, 1 the arm, -1 another
         one or not in the log."""
         everything = np.ones(len(self._frame))
-        whole = self._as_cells(everything, everything, np.ones(len(self._frame), dtype=bool), arm)
+        whole = self.as_cells(everything, everything, np.ones(len(self._frame), dtype=bool), arm)
         codes = self._frame["arm"].to_numpy().astype(np.intp)
         before = earlier_arms(replace(whole, arm=codes), lags, self.clustered_by)
         mine = np.where(before == arm, 1, np.where(before == 0, 0, -1))
@@ -257,7 +247,7 @@ class Blocks:
         num, den = self._arrays(term)
         clusters, arms = self._frame["cluster"].to_list(), self._frame["arm"].to_list()
         return tuple(
-            BlockPoint(start.isoformat(), cluster, self._labels[arm], float(n / d))
+            BlockPoint(start.isoformat(), cluster, self.labels[arm], float(n / d))
             for start, cluster, arm, n, d in zip(self._starts, clusters, arms, num, den, strict=True)
             if d > 0
         )
@@ -265,9 +255,11 @@ class Blocks:
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
         if term.quantile is not None:
             return None
-        return leave_one_out_blocks(
-            self.cells(term, arm), alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
-        )
+        return self._how.without_one(self, *self._arrays(term), self.with_value(term, arm), arm, alpha)
+
+    def notes(self, metric: Metric) -> list[str]:
+        """What a reader of the metric's effect should know of its method."""
+        return self._how.notes(self, metric)
 
     def top_share(self, term: Term) -> float | None:
         return None
@@ -304,6 +296,17 @@ class Blocks:
         """``rows``: cells weigh their rows; ``units``: alike."""
         return str(self._options.get("weights", "rows"))
 
+    def logged(self) -> Logged:
+        """The cells of the log, for drawing their arms anew."""
+        return Logged(
+            block=self._frame["block"],
+            cluster=self._frame["cluster"],
+            starts=np.array([s.replace(tzinfo=None) for s in self._starts], dtype="datetime64[us]"),
+            order=self._order,
+            arm=self._frame["arm"].to_numpy(),
+            length=self.length,
+        )
+
     def _keys(self) -> dict[str, pl.Expr]:
         return {"cluster": self._cluster, "block": self._block, "arm": pl.col("@arm_code")}
 
@@ -319,7 +322,8 @@ class Blocks:
         )
         return num, joined["units"].fill_null(0).to_numpy().astype(float)
 
-    def _as_cells(self, num: np.ndarray, den: np.ndarray, keep: np.ndarray, arm: int) -> Cells:
+    def as_cells(self, num: np.ndarray, den: np.ndarray, keep: np.ndarray, arm: int) -> Cells:
+        """The cells that ``keep`` chooses, with these sums; arms other than ``arm`` stand as control."""
         if not keep.any():
             raise EstimationError("no block has a value of it")
         frame = self._frame.filter(pl.Series(keep))
@@ -354,7 +358,7 @@ class Blocks:
         rows = whole.counts.sum(axis=1)
         keep = rows > 0
         histogram = Histogram(whole.lower, whole.upper, whole.counts[keep])
-        return self._as_cells(np.zeros(len(rows)), rows.astype(float), keep, arm), histogram
+        return self.as_cells(np.zeros(len(rows)), rows.astype(float), keep, arm), histogram
 
 
 def _us(duration: timedelta | None) -> int:

@@ -13,7 +13,7 @@ from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback")
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
-    "randomization_inference", "block_regression",
+    "randomization_inference", "block_regression", "horvitz_thompson",
 )  # fmt: skip
 
 
@@ -39,16 +39,7 @@ class Later:
 LATER: tuple[Later, ...] = (
     Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
     Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
-    Later(
-        "estimator.method",
-        lambda m: m == "randomization_inference",
-        "the method {value}",
-        "available: block_regression",
-        ("switchback",),
-    ),
-    Later("estimator.options.hac", lambda lags: lags != "none", "lagged errors", "hac: none"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
-    Later("design.carryover_blocks", lambda blocks: blocks != 1, "an order other than 1"),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later(
         "metrics.*.robust",

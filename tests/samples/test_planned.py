@@ -11,6 +11,7 @@ import pytest
 
 from readout.errors import LogError, ReadoutError, SpecError
 from readout.mechanisms import Mechanism
+from readout.planned import redrawn
 from readout.samples import Blocks
 from readout.schedules import Schedule, draw, write
 
@@ -131,8 +132,8 @@ def test_cells_are_redrawn_by_the_schedules_mechanism(world, gather):
     sample = evidence.sample
     assert isinstance(sample, Blocks)
     assert sample.assignment == "paired"
-    drawn = sample.redrawn(evidence.terms["ms"], 1, 200, 5)
-    cells = sample.cells(evidence.terms["ms"], 1)
+    logged, cells = sample.logged(), sample.cells(evidence.terms["ms"], 1)
+    drawn = redrawn(sample.schedule, pl.DataFrame({"cluster": logged.cluster, "block": logged.block}), "new", 200, 5)
     assert drawn.shape == (200, len(cells.arm))
     for cluster in (0, 1):
         mine = drawn[:, cells.cluster == cluster]
