@@ -124,7 +124,7 @@ def _doubt(readout: Readout) -> list[str]:
 def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     verdicts = {metric.verdict for metric in shown}
     parts = [f"Effects are treatment minus control, with {words.intervals(readout)} at {level(readout.alpha)}."]
-    if any(metric.method in _ADJUSTED for metric in shown):
+    if any(_is_adjusted(metric) for metric in shown):
         parts.append("Control and treatment are adjusted means, so raw averages of the log differ from them.")
     if "no_effect" in verdicts:
         parts.append("*No effect*: the whole interval lies inside the smallest effect worth acting on.")
@@ -133,6 +133,12 @@ def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     if None in verdicts:
         parts.append(f"{DASH}: withheld.")
     return " ".join(parts)
+
+
+def _is_adjusted(metric: MetricResult) -> bool:
+    """Whether the arms' values are adjusted means; schedules drawn anew are held against the block regression."""
+    blocks = metric.method == "randomization_inference" and metric.unit.endswith("block")
+    return blocks or metric.method in _ADJUSTED
 
 
 def _families(readout: Readout) -> list[str]:

@@ -101,9 +101,11 @@ class BlockMethod:
     ) -> Estimate:
         by = sample.clustered_by
         if self.name == "horvitz_thompson":
-            # The arms of all blocks make the paths, whether or not a block has a value.
-            whole = sample.as_cells(np.where(keep, num, 0.0), np.where(keep, den, 0.0), np.ones_like(keep), arm)
+            # The arms of all blocks make the paths, whether or not a block has a value; and those of other arms count
+            # among the blocks, as a path's probability is that among all that the mechanism draws.
             code = sample.logged().arm
+            value = keep | ~np.isin(code, (0, arm))
+            whole = sample.as_cells(np.where(value, num, 0.0), np.where(value, den, 0.0), np.ones_like(keep), arm)
             cells = replace(whole, arm=np.where(code == 0, 0, np.where(code == arm, 1, 2)))
             chances = coins(mechanism_of(self._spec, self._schedule, sample.together), sample.labels, arm)
             paths = leave_one_out_paths if leave_out else horvitz_thompson
