@@ -172,7 +172,8 @@ def _effect(evidence: Evidence, term: Term, arm: int, hit: np.ndarray) -> Estima
     assert isinstance(sample, Blocks)
     cells = sample.cells(term, arm).take(~hit[sample.with_value(term, arm)])
     alpha = evidence.spec.decision.alpha
-    return block_regression(cells, alpha=alpha, weights=sample.weights, clustered_by=sample.clustered_by)
+    found = block_regression(cells, alpha=alpha, weights=sample.weights, clustered_by=sample.clustered_by)
+    return evidence.as_read(found, term, arm)
 
 
 def _time(value: Any) -> str | None:
