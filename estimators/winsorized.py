@@ -6,9 +6,9 @@ the mirrored quantile, applies to values below zero only. A ratio caps numerator
 
 The caps are estimated too. As they are the same for all arms, an error in a cap moves both means alike: to first order
 it adds (share above in treatment - share above in control) times the cap's error to the difference, which is of
-smaller order than the standard error, so that Welch's error of the capped values stands (coverage is measured in
-docs/calibration.md). Source: Dixon (1960), *Simplified estimation from censored normal samples*; for pooled caps in
-experiments, Kohavi, Tang and Xu (2020), ch. 18.
+smaller order than the standard error, so that Welch's error of the capped values stands (measured by
+benchmarks/robust_coverage.py). Source: Dixon (1960), *Simplified estimation from censored normal samples*; for pooled
+caps in experiments, Kohavi, Tang and Xu (2020), ch. 18.
 """
 
 from __future__ import annotations
