@@ -6,6 +6,8 @@ of the repository; `--plan` prints the promises alone, `--out` writes the page w
     python -m benchmarks.methods_study --plan
     OMP_NUM_THREADS=1 nice python -m benchmarks.methods_study --experiments 5000 --out docs/methods.md
 
+With `--keep FILE` every row is kept as it is done, and a call with the same file measures the missing ones only.
+
 Promises: `94–96`, the coverage of 95 % intervals, and a bias within Monte Carlo error; `≥ 94`, methods that are
 conservative by construction; `warned`, where theory promises nothing: coverage is published, and the memo of such an
 experiment warns in at least 90 % of them (measured through `readout.pipeline` by `benchmarks.memo_warnings`);
@@ -15,13 +17,16 @@ experiment warns in at least 90 % of them (measured through `readout.pipeline` b
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
+import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.calibration import Figures, World, measure
 from benchmarks.worlds import blocks, clusters, units
@@ -143,12 +148,35 @@ def _of_blocks() -> Iterator[Cell]:
     yield Cell("horvitz_thompson, order 0", few, CONSERVATIVE, 0.4, blocks.paths(few, together=False, order=0))
 
 
-def figures(index: int, experiments: int, seed: int) -> tuple[Figures, float]:
-    """What a cell, by its place in the table, shows; and the CPU seconds it took."""
-    cell = list(cells())[index]
+def figures(method: str, world: str, experiments: int, seed: int) -> dict[str, Any]:
+    """What a cell shows, and the CPU seconds it took. Its draws come from the seed and its names."""
+    cell = next(c for c in cells() if (c.method, c.world) == (method, world))
     begin = time.process_time()
-    found = measure(World(cell.method, cell.effect, cell.draw), cell.effect, experiments, seed + index)
-    return found, time.process_time() - begin
+    own = zlib.crc32(f"{seed} {method} {world}".encode())
+    found = measure(World(cell.method, cell.effect, cell.draw), cell.effect, experiments, own)
+    return {
+        "method": method, "world": world, "experiments": experiments, "seed": seed, "figures": asdict(found),
+        "seconds": time.process_time() - begin,
+    }  # fmt: skip
+
+
+def measured(experiments: int, seed: int, workers: int, keep: Path | None) -> list[tuple[Figures, float]]:
+    """All cells, in the order of the table."""
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in keep.read_text(encoding="utf-8").splitlines() if keep and keep.exists() else ():
+        row = json.loads(line)
+        if (row["experiments"], row["seed"]) == (experiments, seed):
+            known[row["method"], row["world"]] = row
+    wanted = [(c.method, c.world) for c in cells()]
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = [pool.submit(figures, *names, experiments, seed) for names in wanted if names not in known]
+        for job in as_completed(jobs):
+            row = job.result()
+            known[row["method"], row["world"]] = row
+            if keep:
+                with keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    return [(Figures(**known[names]["figures"]), known[names]["seconds"]) for names in wanted]
 
 
 def plan() -> str:
@@ -180,14 +208,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=40260)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--plan", action="store_true", help="print the promises and measure nothing")
+    parser.add_argument("--keep", type=Path, help="rows that are done, to go on from")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.plan:
         text, how = plan(), "Not measured yet."
     else:
-        with ProcessPoolExecutor(args.workers) as pool:
-            jobs = [pool.submit(figures, i, args.experiments, args.seed) for i in range(len(list(cells())))]
-            found = [job.result() for job in jobs]
+        found = measured(args.experiments, args.seed, args.workers, args.keep)
         text = table([f for f, _ in found])
         minutes = sum(seconds for _, seconds in found) / 60
         how = f"{args.experiments:,} simulated experiments a row, {minutes:.0f} minutes of one core."
