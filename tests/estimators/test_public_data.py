@@ -11,6 +11,8 @@ import pytest
 from estimators.block_regression import Cells, block_regression
 from estimators.cluster_means import Clusters, cluster_means
 from estimators.cluster_robust import cluster_robust
+from estimators.clustered_difference import Cells as ClusterSums
+from estimators.clustered_difference import clustered_difference
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.joint_moments import JointMoments
@@ -18,6 +20,9 @@ from estimators.moments import Moments
 from estimators.ols import fit
 from estimators.randomization_inference import randomization_inference
 from estimators.regression_adjusted import regression_adjusted
+from estimators.stratified import StratifiedArm, stratified
+from estimators.trimmed import trimmed
+from estimators.winsorized import winsorized
 
 DATA = Path(__file__).parent / "data"
 
@@ -121,6 +126,63 @@ def test_regression_adjustment_is_statsmodels_hc2(nsw: dict[str, np.ndarray]) ->
     ours = regression_adjusted(nsw["re78"], arm, x)
     assert ours.estimate == pytest.approx(theirs.params[1], rel=1e-9)
     assert ours.std_error == pytest.approx(theirs.bse[1], rel=1e-9)
+
+
+def test_strata_are_the_saturated_regression_of_statsmodels(nsw: dict[str, np.ndarray]) -> None:
+    """Stratum dummies, centred and interacted with the arm, HC2: Neyman's error within strata."""
+    import statsmodels.api as sm
+
+    stratum, arm = 2 * nsw["black"] + nsw["nodegree"], nsw["treat"]
+    dummies = np.column_stack([stratum == k for k in (1, 2, 3)]).astype(float)
+    centred = dummies - dummies.mean(axis=0)
+    design = np.column_stack([np.ones(len(arm)), arm, centred, arm[:, None] * centred])
+    theirs = sm.OLS(nsw["re78"], design).fit(cov_type="HC2")
+    ours = stratified(*(StratifiedArm(nsw["re78"][arm == a], None, stratum[arm == a]).moments() for a in (0, 1)))
+    assert ours.estimate == pytest.approx(theirs.params[1], rel=1e-9)
+    assert ours.std_error == pytest.approx(theirs.bse[1], rel=1e-9)
+
+
+def test_trimmed_means_are_scipys_yuen_test(nsw: dict[str, np.ndarray]) -> None:
+    from scipy.stats import ttest_ind
+
+    control, treatment = sides(nsw, "re78")
+    theirs = ttest_ind(treatment, control, trim=0.1, equal_var=False)
+    ours = trimmed(control, treatment, quantile=0.9)
+    found = (ours.statistic, ours.df, ours.p_value, ours.ci_low, ours.ci_high)
+    assert found == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue, *theirs.confidence_interval()), rel=1e-9)
+
+
+def test_winsorized_means_are_scipys_welch_test_of_capped_values(nsw: dict[str, np.ndarray]) -> None:
+    from scipy.stats import ttest_ind
+
+    cap = np.quantile(nsw["re78"], 0.95, method="inverted_cdf")
+    control, treatment = (np.minimum(y, cap) for y in sides(nsw, "re78"))
+    theirs = ttest_ind(treatment, control, equal_var=False)
+    ours = winsorized(*((y, None) for y in sides(nsw, "re78")), quantile=0.95)
+    assert (ours.statistic, ours.df, ours.p_value) == pytest.approx(
+        (theirs.statistic, theirs.df, theirs.pvalue), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("kind", ["CR1", "CR2"])
+def test_persons_in_villages_have_the_clustered_error_of_their_regression(kind: str) -> None:
+    """Incentives drawn by person, in 119 villages; CR1 by statsmodels, CR2 by the rows' own regression."""
+    import statsmodels.api as sm
+
+    data = table("hiv.csv")
+    n, learned = data["persons"].astype(int), data["learned"].astype(int)
+    y = np.concatenate([np.arange(k) < s for k, s in zip(n, learned, strict=True)]).astype(float)
+    village, arm = np.repeat(data["villnum"], n), np.repeat(data["any"], n)
+    x = sm.add_constant(arm)
+    found = clustered_difference(
+        ClusterSums(data["learned"], data["persons"], data["persons"], data["any"], data["villnum"]), variance=kind
+    )
+    if kind == "CR1":
+        theirs = sm.OLS(y, x).fit(cov_type="cluster", cov_kwds={"groups": village})
+        assert (found.estimate, found.std_error) == pytest.approx((theirs.params[1], theirs.bse[1]), rel=1e-9)
+    else:
+        expected = fit(x, y, groups=village).contrast([0.0, 1.0])
+        assert (found.estimate, found.std_error, found.df) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["CR1", "CR3"])
@@ -275,3 +337,17 @@ def test_blocks_together_have_the_clustered_score_of_statsmodels() -> None:
     assert block_regression(cells, clustered_by="block").estimate == pytest.approx(theirs.params[1], rel=1e-9)
     cr1 = fit(x, y, cells.den, cells.block).covariance("CR1")
     assert cr1[1, 1] ** 0.5 == pytest.approx(theirs.bse[1], rel=1e-9)
+
+
+def test_lagged_errors_are_statsmodels_driscoll_kraay() -> None:
+    import statsmodels.api as sm
+
+    cells, x = grunfeld(together=True)
+    order = np.argsort(cells.block, kind="stable")
+    theirs = sm.WLS((cells.num / cells.den)[order], x[order], weights=cells.den[order]).fit(
+        cov_type="hac-groupsum", cov_kwds={"time": cells.block[order], "maxlags": 3, "use_correction": False}
+    )
+    ours = block_regression(cells, clustered_by="block", hac=3)
+    blocks, parameters = len(np.unique(cells.block)), x.shape[1]
+    assert ours.estimate == pytest.approx(theirs.params[1], rel=1e-9)
+    assert ours.std_error == pytest.approx(theirs.bse[1] * (blocks / (blocks - parameters)) ** 0.5, rel=1e-9)
