@@ -9,6 +9,6 @@ here is winsorized or trimmed.
 
 from readout.capacity.summary import summary
 from readout.capacity.tables import LOAD, tables
-from readout.capacity.windows import Windows, require_windows, windows_of
+from readout.capacity.windows import FEW, Windows, require_windows, windows_of
 
-__all__ = ["LOAD", "Windows", "require_windows", "summary", "tables", "windows_of"]
+__all__ = ["FEW", "LOAD", "Windows", "require_windows", "summary", "tables", "windows_of"]

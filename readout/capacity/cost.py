@@ -19,6 +19,8 @@ LABELS = (*(f"{25 * i}-{25 * (i + 1)} % of the limit" for i in range(BINS - 1)),
 FEWEST_DAYS = 6
 # How far the mean so far may stray from where it ends, over the last third of the days.
 NEAR = 0.05
+# Halves that lie further apart than this do not show a settled mean, even where chance may do that.
+APART = 0.1
 
 
 def cost_by_state(windows: Windows) -> dict[str, Any]:
@@ -76,7 +78,8 @@ def _settling(windows: Windows, sums: pl.DataFrame, code: int) -> dict[str, Any]
     """Of an arm's fullest state: its mean day by day, and whether it has come to rest.
 
     Settled: over the last third of the days the mean so far stays within 5 % of where it ends, and the second half's
-    mean differs from the first's by no more than days differ (Welch's test on days). None where that cannot be told.
+    mean lies within 10 % of the first's. Not settled: it strays further, or the halves differ by more than days do
+    (Welch's test on days). None where neither can be told.
     """
     evidence = windows.evidence
     mine = sums.filter((pl.col("arm") == code) & (pl.col("rows") > 0))
@@ -103,7 +106,7 @@ def _settling(windows: Windows, sums: pl.DataFrame, code: int) -> dict[str, Any]
     so_far = np.cumsum(num) / np.cumsum(den)
     tail = so_far[-max(len(num) // 3, 2) :]
     found |= {"first_half": halves[0].value, "second_half": halves[1].value}
-    if not so_far[-1]:
+    if not (so_far[-1] and halves[0].value):
         return found | {"reason": "its mean is zero"}
     strays = float(np.abs(tail / so_far[-1] - 1.0).max())
     found |= {"strays": strays}
@@ -112,4 +115,9 @@ def _settling(windows: Windows, sums: pl.DataFrame, code: int) -> dict[str, Any]
     except EstimationError as error:
         return found | {"settled": True} if strays == 0.0 else found | {"reason": str(error)}
     alpha = evidence.spec.decision.alpha
-    return found | {"p_value": p_value, "settled": bool(strays <= NEAR and p_value >= alpha)}
+    found |= {"p_value": p_value}
+    if strays > NEAR or p_value < alpha:
+        return found | {"settled": False}
+    if abs(halves[1].value / halves[0].value - 1.0) > APART:
+        return found | {"reason": "its halves lie apart, though by no more than chance may set them"}
+    return found | {"settled": True}

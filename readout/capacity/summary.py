@@ -9,7 +9,7 @@ import polars as pl
 
 from readout.capacity.cost import cost_by_state
 from readout.capacity.tables import SEEN, WINDOWS, inside
-from readout.capacity.windows import Windows, windows_of
+from readout.capacity.windows import FEW, Windows, windows_of
 from readout.economics import NET, PER, VALUE
 from readout.evidence import Evidence
 from readout.samples.base import den_sum, num_sum, row_count
@@ -47,7 +47,7 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         found |= {
             "unit": evidence.sample.unit,
             "units_over": {arm: windows.units(code)[0] for code, arm in enumerate(evidence.arms)},
-            "share_over": windows.quantity(windows.share_over()),
+            "share_over": _share_over(windows),
             "expected_shortfall": windows.quantity(windows.cells(windows.over, pl.col("excess"), one)),
             "mean_excess": windows.quantity(windows.cells(windows.frame, pl.col("excess"), one)),
             "peak": _peak(windows),
@@ -57,6 +57,15 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         empty = dict.fromkeys(("share_over", "expected_shortfall", "mean_excess", "peak", "inside"))
         found |= {"unit": None, "units_over": {}, **empty}
     return found | {"hours": _hours(windows)} | cost_by_state(windows)
+
+
+def _share_over(windows: Windows) -> dict[str, Any]:
+    """The share of windows over the limit; no interval by arm where too few units have one."""
+    found = windows.quantity(windows.share_over())
+    for code, arm in enumerate(windows.evidence.arms):
+        if windows.units(code)[0] < FEW:
+            found["by_arm"][arm] |= {"ci_low": None, "ci_high": None}
+    return found
 
 
 def spoken(length: timedelta) -> str:

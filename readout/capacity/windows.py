@@ -20,6 +20,8 @@ from readout.samples import Blocks, Clusters
 from readout.spec.model import Capacity
 from readout.text import visible
 
+# A share that so few randomized units give rise to has no symmetric interval.
+FEW = 10
 _EFFECT = (
     "estimate", "std_error", "df", "p_value", "ci_low", "ci_high", "control_value", "treatment_value", "n_control",
     "n_treatment",

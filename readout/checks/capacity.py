@@ -8,7 +8,7 @@ from typing import Final
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.proportions import binomial_upper, imbalance_p
-from readout.capacity import Windows, windows_of
+from readout.capacity import FEW, Windows, windows_of
 from readout.checks.base import percent
 from readout.evidence import Evidence
 from readout.memo.numbers import effect, number
@@ -20,8 +20,6 @@ from readout.verdicts import guardrail_of
 
 NAME: Final = "capacity_limit"
 FAMILY: Final = "capacity"
-# Windows over the limit in fewer units than these (and in fewer than half) are too few for a t interval.
-FEW = 10
 STATUS: dict[Guardrail, Status] = {"holds": "pass", "harmed": "fail", "inconclusive": "warn"}
 
 
@@ -73,6 +71,7 @@ def _judge(windows: Windows, arm: int) -> _Judged:
         return _Judged("warn", "an arm has no window with a load", None)
     reading = None if estimate is None else guardrail_of(_as_guardrail(windows), estimate)
     alpha = windows.evidence.spec.decision.alpha
+    # Windows over the limit in few units, and not in half of them, are too few for a t interval.
     if over + over_control < min(FEW, (n + n_control) / 2):
         unit = windows.evidence.sample.unit
         said = f"{over:,} of {n:,} {unit}s have one, {over_control:,} of {n_control:,} under control"
