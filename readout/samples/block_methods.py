@@ -24,6 +24,8 @@ from readout.spec.model import Spec
 if TYPE_CHECKING:
     from readout.samples.blocks import Blocks
 
+# Below so many randomized units an interval leans on the shape of few scores, and on how alike neighbours are.
+FEW = 40
 _REDRAWN: dict[Kind, str] = {
     "bernoulli": "a coin for every {unit}",
     "balanced": "balanced over weekday or weekend and time of day",
@@ -84,9 +86,11 @@ class BlockMethod:
             before = f" and the {'one' if self._order == 1 else self._order} before it" if self._order else ""
             return [
                 f"a block counts where it{before} had one arm, over the probability of that: unbiased whatever moves "
-                "the outcome, and wide where the outcome's level is far from zero"
+                "the outcome, and wide where the outcome's level is far from zero",
+                *_few(sample),
             ]
-        return [] if lags == "none" else [f"its error lets blocks up to {lags} apart be alike, whatever their arms"]
+        lagged = [] if lags == "none" else [f"its error lets blocks up to {lags} apart be alike, whatever their arms"]
+        return [*lagged, *_few(sample)]
 
     def _estimate(
         self,
@@ -138,3 +142,14 @@ class BlockMethod:
         message = f"horvitz_thompson needs the probabilities of paths of arms, and those of {kind} blocks are unknown"
         hint = "block_regression or randomization_inference; or blocks drawn one by one (bernoulli)"
         raise SpecError([self._spec.source.problem(("design", "assignment"), message, hint)])
+
+
+def _few(sample: Blocks) -> list[str]:
+    """That an interval leans on few randomized units, which may follow each other closely."""
+    n = sum(sample.counts())
+    if n >= FEW:
+        return []
+    return [
+        f"it rests on {n} {sample.unit}s, fewer than {FEW}: its interval is approximate, the more so where blocks are "
+        "like the one before; randomization_inference does not need that"
+    ]

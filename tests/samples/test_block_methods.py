@@ -203,6 +203,16 @@ def test_notes_say_what_the_method_did(ask, estimator, primary, quantile) -> Non
         assert notes == [] if said is None else said in notes[0]
 
 
+@pytest.mark.parametrize("estimator", ["block_regression", "horvitz_thompson", "randomization_inference"])
+def test_few_blocks_are_said_to_be_few(ask, estimator) -> None:
+    few = ask(log(days=2, clusters=1), estimator)
+    notes = few.sample.notes(few.spec.metrics["ms"])
+    said = any("it rests on 24 cluster-blocks, fewer than 40" in note for note in notes)
+    assert said == (estimator != "randomization_inference")
+    many = ask(log(days=2, clusters=2), estimator)
+    assert not any("it rests on" in note for note in many.sample.notes(many.spec.metrics["ms"]))
+
+
 def test_the_memo_names_the_method(world) -> None:
     design = {"kind": "switchback", "control": "old", "treatment": "new", "block": "2h", "shared_state": False}
     changes = {
