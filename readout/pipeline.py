@@ -290,6 +290,7 @@ def _design(evidence: Evidence) -> dict[str, Any]:
         "shared_state": spec.design.shared_state,
         "block": None if block is None else duration(block.length) or block.column,
         "washout": duration(getattr(spec.design, "washout", None)),
+        **_schedule(evidence),
         **looks.design(evidence),
         **_pre_period(evidence.logs),
     }
@@ -311,7 +312,7 @@ def _assignment(evidence: Evidence) -> str:
             how = "Blocks of time were assigned to all clusters together"
         else:
             how = "Blocks of time were assigned to each cluster on its own"
-        return f"{how}. {evidence.sample.unit.capitalize()}s: {said}."
+        return f"{how}. {evidence.sample.unit.capitalize()}s: {said}.{_washout(evidence.sample)}"
     if isinstance(evidence.sample, Clusters):
         return f"Clusters were assigned as wholes{evidence.sample.drawn}: {said}."
     shared = (
@@ -323,10 +324,28 @@ def _assignment(evidence: Evidence) -> str:
     return f"{evidence.sample.unit.capitalize()}s were assigned one by one{drawn}: {said}; {shared}."
 
 
+def _schedule(evidence: Evidence) -> dict[str, Any]:
+    """How a switchback's arms were drawn, and the file that says so."""
+    if not isinstance(evidence.sample, Blocks):
+        return {}
+    return {"assignment": evidence.sample.assignment, "schedule": getattr(evidence.spec.design, "schedule", None)}
+
+
+def _washout(sample: Blocks) -> str:
+    if not sample.washout:
+        return ""
+    return (
+        f" The first {duration(sample.washout)} of every block are left out, also of blocks that keep the arm before "
+        "them and of those whose arm before is not known, so that every block keeps the same part of itself."
+    )
+
+
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
     diagnostics = {name: value for one in found for name, value in one.details.items() if name != "by_arm"}
     if hit := events.summary(evidence):
         diagnostics["events"] = hit
+    if isinstance(evidence.sample, Blocks) and (left := evidence.sample.washed_out()):
+        diagnostics["washout"] = left
     for name, metric in evidence.spec.metrics.items():
         shown = metric.role == "primary" or evidence.terms[name].covariates
         for arm in evidence.treatments if shown else ():

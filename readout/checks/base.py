@@ -20,6 +20,19 @@ class Shift:
     p_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Change of an untreated outcome from no to all neighbours treated; ``detectable``: seen with a power of 80 %."""
+
+    outcome: str
+    estimate: float
+    std_error: float
+    p_value: float
+    mean: float
+    detectable: float
+    cells: int
+
+
 def share_shift(evidence: Evidence, name: str, arm: int) -> Shift | None:
     """How far an arm moves a share; None where nothing can be compared.
 

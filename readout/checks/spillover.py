@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import numpy as np
@@ -12,12 +13,14 @@ import polars as pl
 from estimators import ols
 from estimators.fixed_effects import sweep
 from estimators.inference import EstimationError, minimum_detectable_effect, two_sided_p
-from readout.checks.base import percent, share, threshold
+from readout.checks import between_clusters
+from readout.checks.base import Slope, percent, share, threshold
 from readout.evidence import Evidence, count
 from readout.logs import Logs
 from readout.logs.frame import NO_ARM, REASONS
 from readout.reduce import Table
 from readout.results import Check
+from readout.samples import Blocks
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import UNIT_LEVEL, Term
@@ -32,19 +35,6 @@ MOST_CELLS = 250_000
 FEWEST_CELLS = 50
 EMPTY = 1e-12
 STATE = "state "
-
-
-@dataclass(frozen=True, slots=True)
-class Slope:
-    """Change of an untreated outcome from no to all neighbours treated; ``detectable``: seen with a power of 80 %."""
-
-    outcome: str
-    estimate: float
-    std_error: float
-    p_value: float
-    mean: float
-    detectable: float
-    cells: int
 
 
 def tables(spec: Spec, logs: Logs, outcomes: dict[str, pl.Expr]) -> list[Table]:
@@ -153,18 +143,38 @@ def untreated_outcomes(evidence: Evidence) -> Check:
     share of the *other* units' eligible requests there that were assigned, with effects of the unit (apart for its
     eligible and ineligible requests), of cluster × hour of day and of cluster × day, and the others' traffic. A unit
     is so compared with itself: who is untreated, and how busy it is, cannot pass for spillover. Errors are clustered by
-    cluster and day (CR2); p-values are Bonferroni-adjusted over outcomes.
+    cluster and day (CR2); p-values are Bonferroni-adjusted over outcomes. In a switchback whose clusters switch apart,
+    control cells are held against the share of the other clusters that are in treatment in the same block.
     """
     name = "untreated_outcomes"
+    limit = threshold(evidence.spec, name, 0.01)
+    if isinstance(evidence.sample, Blocks):
+        return _between_clusters(evidence, evidence.sample, limit)
     if not evidence.unit_level:
-        what, within = ("clusters", "cluster") if evidence.sample.unit == "cluster" else ("blocks", "cluster and block")
-        return Check(name, "spillover", "skip", f"whole {what} are assigned: the share does not vary within a {within}")
+        message = "whole clusters are assigned: the share does not vary within a cluster"
+        return Check(name, "spillover", "skip", message)
     if WINDOWS not in evidence.tables:
         return Check(name, "spillover", "skip", "needs the roles 'time' and 'cluster'")
     cells = _cells(evidence)
     watched = [c.removesuffix("|num") for c in cells.columns if c.endswith("|num")]
-    limit = threshold(evidence.spec, name, 0.01)
     measured = {outcome: _slope(cells, outcome, limit / len(watched)) for outcome in watched}
+    return _judged(evidence, measured, limit, "neighbours treated, untreated")
+
+
+def _between_clusters(evidence: Evidence, sample: Blocks, limit: float) -> Check:
+    """Of clusters that switch apart: control's outcome on the share of the other clusters in treatment."""
+    name = "untreated_outcomes"
+    if sample.together or not evidence.logs.has("cluster"):
+        message = "all that shares a block switches together: no cluster is left untreated beside a treated one"
+        return Check(name, "spillover", "skip", message)
+    terms = between_clusters.watched(evidence)
+    measured = {t.name: between_clusters.slope(evidence, sample, t, limit / len(terms)) for t in terms}
+    return _judged(evidence, measured, limit, "other clusters treated, control's")
+
+
+def _judged(evidence: Evidence, measured: Mapping[str, Slope | str], limit: float, of_whom: str) -> Check:
+    """The check's answer from the slope of every outcome that is watched."""
+    name, watched = "untreated_outcomes", list(measured)
     slopes = [s for s in measured.values() if isinstance(s, Slope)]
     if not slopes:
         reasons = "; ".join(f"{outcome}: {why}" for outcome, why in measured.items())
@@ -173,7 +183,7 @@ def untreated_outcomes(evidence: Evidence) -> Check:
     details = {name: [asdict(s) for s in slopes]}
     worst = min(slopes, key=lambda s: s.p_value)
     said = (
-        f"from no to all neighbours treated, untreated {worst.outcome} changes by {worst.estimate:+.3g} "
+        f"from no to all {of_whom} {worst.outcome} changes by {worst.estimate:+.3g} "
         f"(mean {worst.mean:.3g}, std. error {worst.std_error:.2g}, p = {worst.p_value:.2g} after {len(watched)} tests)"
     )
     test = (worst.estimate / worst.std_error, worst.p_value)

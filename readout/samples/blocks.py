@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,7 @@ from readout.results import BlockPoint
 from readout.samples import histograms
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.samples.block_methods import BlockMethod
+from readout.samples.block_time import by_bin, others_treated, time_grid, washed_out
 from readout.samples.drawn import Logged
 from readout.spec.designs import Switchback
 from readout.spec.metrics import Metric
@@ -99,7 +101,7 @@ class Blocks:
                 tables.append(Table(OWN_UNIT.format(term.name), keys, where))
         time = pl.col("@time").dt.epoch("us")
         cells = Table("cells", self._keys(), self.rows, sums=sums, minima={"start": time}, maxima={"end": time})
-        washed = Table("washout", {}, KEPT & self.washed)
+        washed = Table("washout", {k: v for k, v in self._keys().items() if k != "arm"}, KEPT & self.washed)
         quantiles = histograms.tables([t for t in terms if t.quantile is not None], self._keys(), self.rows)
         return [cells, *([washed] if self._has_washout else []), *tables, *quantiles]
 
@@ -131,12 +133,12 @@ class Blocks:
         )
         if self.schedule is not None and self.schedule.mechanism is not None:
             self.together &= self.schedule.together
-        self._order = self._time_grid(start)
+        self._order = time_grid(kept, start, self.length, self.together)
         self.plan: Against | None = None
         if self.schedule is not None:
             self.plan = against(self.schedule, frame, self.labels, self._window[0])
         left = {OFF_BLOCK: self.off_block_rows} if self.off_block_rows else {}
-        if self._has_washout and (washed := int(tables["washout"]["n"][0] or 0)):
+        if self._has_washout and (washed := int(tables["washout"]["n"].sum())):
             left[WASHED] = washed
         return left
 
@@ -145,17 +147,6 @@ class Blocks:
         """How the arms were drawn: as the schedule records it, else as the spec says."""
         how = None if self.schedule is None else self.schedule.mechanism
         return self._assignment if how is None else how.kind
-
-    def _time_grid(self, start: pl.Series) -> np.ndarray:
-        """Number of each cell's block in time, successive blocks differing by 1: on the grid of their length, else in
-        the order of their first rows, of each cluster on its own where clusters switch apart."""
-        if self.length is not None:
-            order = (start - start.min()) // _us(self.length)
-        else:
-            frame = self._frame.select("cluster", "block", start.alias("start"))
-            rank = pl.struct("start", "block").rank("dense")
-            order = frame.select(rank if self.together else rank.over("cluster")).to_series()
-        return order.cast(pl.Int64).to_numpy()
 
     def calendar(self) -> pl.DataFrame:
         """The blocks as they stand in time: ``cluster``, ``start`` and ``end`` (UTC; without a length, of the rows),
@@ -210,22 +201,31 @@ class Blocks:
     def earlier(self, term: Term, arm: int, lags: int) -> np.ndarray:
         """``(n_cells, lags)`` arms of the blocks 1, 2 … before each of :meth:`cells`: 0 control, 1 the arm, -1 another
         one or not in the log."""
-        everything = np.ones(len(self._frame))
-        whole = self.as_cells(everything, everything, np.ones(len(self._frame), dtype=bool), arm)
-        codes = self._frame["arm"].to_numpy().astype(np.intp)
-        before = earlier_arms(replace(whole, arm=codes), lags, self.clustered_by)
+        before = self._before(lags)
         mine = np.where(before == arm, 1, np.where(before == 0, 0, -1))
         return np.asarray(mine[self.with_value(term, arm)])
 
+    def _before(self, lags: int) -> np.ndarray:
+        """``(cells of all arms, lags)`` codes of the arms of the blocks before; -1 where not in the log."""
+        everything = np.ones(len(self._frame))
+        whole = self.as_cells(everything, everything, np.ones(len(self._frame), dtype=bool), 1)
+        codes = self._frame["arm"].to_numpy().astype(np.intp)
+        return earlier_arms(replace(whole, arm=codes), lags, self.clustered_by)
+
+    def washed_out(self) -> list[dict[str, Any]]:
+        """What the washout left out: blocks and rows, by what stood before the block in the log."""
+        return washed_out(self._frame, self._tables["washout"], self._before(1)[:, 0]) if self._has_washout else []
+
+    def others_treated(self, term: Term) -> np.ndarray:
+        """``(n_cells,)`` share of the other clusters that are in a treatment in the block of each control cell of
+        ``cells(term, 0)``; nan where no other cluster is in the log."""
+        return np.asarray(others_treated(self._frame)[self.with_value(term, 0)])
+
     def by_bin(self, term: Term, arm: int, table: pl.DataFrame, bins: int) -> tuple[np.ndarray, np.ndarray]:
         """``(n_cells, bins)`` numerators and denominators of :meth:`cells` from a table by their keys and ``bin``."""
-        cells = self._frame.select(*KEYS).with_row_index("cell")
-        rows = table.join(cells, on=KEYS, how="inner").sort("cell", "bin")
-        sums = np.zeros((2, len(self._frame), bins))
-        for i, name in enumerate((num_sum(term), den_sum(term))):
-            sums[i, rows["cell"].to_numpy(), rows["bin"].to_numpy()] = rows[name].fill_null(0).to_numpy()
+        num, den = by_bin(self._frame, table, bins, (num_sum(term), den_sum(term)))
         keep = self.with_value(term, arm)
-        return sums[0, keep], sums[1, keep]
+        return num[keep], den[keep]
 
     def with_value(self, term: Term, arm: int) -> np.ndarray:
         """The cells of control and the arm that have a value.

@@ -13,6 +13,7 @@ import statsmodels.api as sm
 from readout.errors import LogError
 from readout.evidence import Evidence
 from readout.samples import Blocks
+from readout.samples.block_time import WASHED_KINDS
 
 START = datetime(2026, 10, 5, tzinfo=UTC)
 HOUR = 3_600_000_000
@@ -292,3 +293,30 @@ def test_sums_of_its_cells_go_the_same_way_as_a_metrics_own(cells_of) -> None:
     own = evidence.sample.belonging(pl.concat([table, stray], how="vertical_relaxed"))
     assert (len(own), own["unit"].n_unique()) == (len(table), len(table))
     assert evidence.sample.effect_of(own, 1, 0.05) == evidence.effect("m", 1)
+
+
+def test_the_washout_takes_the_start_of_every_block_whatever_stood_before(cells_of) -> None:
+    frame = log()
+    evidence = cells_of(frame, {"m": {"column": "ms"}}, design__washout="1h")
+    found = {row["blocks"]: row for row in evidence.sample.washed_out()}
+    switched, kept, first = (found[k] for k in ("after a switch", "without a switch", WASHED_KINDS[2]))
+    wanted = duckdb.sql("""
+        WITH cells AS (
+            SELECT region, block, any_value(arm) AS arm, count(*) FILTER (minute < 60) AS washed
+            FROM (SELECT *, epoch("at")::BIGINT // 60 % 360 AS minute FROM frame)
+            GROUP BY region, block
+        ), pairs AS (SELECT *, lag(arm) OVER (PARTITION BY region ORDER BY block) AS before FROM cells)
+        SELECT before IS NULL, before = arm, count(*), sum(washed) FROM pairs GROUP BY ALL
+    """).fetchall()
+    by_kind = {(alone, same): (n, rows) for alone, same, n, rows in wanted}
+    assert (first["n"], first["rows"]) == by_kind[True, None] == (4, by_kind[True, None][1])
+    assert (switched["n"], switched["rows"]) == by_kind[False, False]
+    assert (kept["n"], kept["rows"]) == by_kind[False, True]
+    assert sum(row["rows"] for row in found.values()) == evidence.left_out["washout at the start of a block"]
+
+
+def test_a_block_after_a_gap_has_no_known_arm_before(cells_of) -> None:
+    frame = log().filter(pl.col("block") != 10)
+    evidence = cells_of(frame, {"m": {"column": "ms"}}, design__washout="1h")
+    assert {r["blocks"]: r["n"] for r in evidence.sample.washed_out()}[WASHED_KINDS[2]] == 8
+    assert evidence.sample.earlier(evidence.terms["m"], 1, 1).min() == -1
