@@ -53,7 +53,7 @@ class Cell:
         error = 100 * math.sqrt(0.05 * 0.95 / f.experiments)
         coverage = 100 * f.coverage
         if self.promise == CONSERVATIVE:
-            return coverage >= 94.0 - _allowance(f, error) and abs(f.bias_over_error) < BIASED
+            return coverage >= 94.0 - _allowance(f, error)
         if self.promise == NOMINAL:
             return abs(coverage - 95.0) <= 1.0 + _allowance(f, error) and abs(f.bias_over_error) < BIASED
         return None

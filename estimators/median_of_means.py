@@ -2,8 +2,9 @@
 
 Estimand: the difference of the arms' means (or ratios of sums). The median of the group means is off a skewed mean by
 about a sixth of its skewness times its standard deviation over the units of a group; between arms of like shape this
-cancels. It deviates as a normal mean would though the outcome has no more than a variance: Lugosi and Mendelson (2019),
-*Mean estimation and regression under heavy-tailed distributions*, theorem 2, with ``8 log(1 / alpha)`` groups.
+cancels, as groups hold as many units in either arm: the larger arm has more of them. It deviates as a normal mean would
+though the outcome has no more than a variance: Lugosi and Mendelson (2019), *Mean estimation and regression under
+heavy-tailed distributions*, theorem 2, with ``8 log(1 / alpha)`` groups.
 
 The interval is the normal one of Minsker (2019), *Distributed statistical estimation and rates of convergence in normal
 approximation*, by which the median of ``k`` group means has ``pi / 2`` times the variance of their mean. That variance
@@ -54,6 +55,23 @@ def split(n: int, groups: int, seed: int = 0) -> Split:
     return np.random.default_rng(seed).permutation(np.arange(n, dtype=np.int64) % groups)
 
 
+def split_arms(
+    sizes: tuple[int, int], groups: int | None = None, *, alpha: float = 0.05, seed: int = 0
+) -> tuple[Split, Split]:
+    """Groups of as many units in either arm: ``groups`` in the smaller one, in the larger as many more as it has units.
+
+    Args:
+        sizes: Units of control and treatment.
+        groups, alpha: As in :func:`groups_of`.
+
+    Raises:
+        EstimationError: As :func:`groups_of`.
+    """
+    k, smaller = groups_of(groups, min(sizes), alpha), min(sizes)
+    counts = [round(k * n / smaller) for n in sizes]
+    return split(sizes[0], counts[0], seed), split(sizes[1], counts[1], seed + 1)
+
+
 def median_of_means(
     control: ArmArrays,
     treatment: ArmArrays,
@@ -67,12 +85,12 @@ def median_of_means(
 
     Args:
         control, treatment: ``(num, den)`` by unit, in an order that means nothing; ``den`` None for a plain mean.
-        groups: Groups in each arm; None: ``default_groups`` of the smaller arm.
+        groups: Groups in the smaller arm; None: ``default_groups`` of it.
         splits: Each unit's group, from 0, where they are known already; then ``groups`` and ``seed`` do nothing.
         seed: Of the split.
 
     Returns:
-        The estimate in the outcome's unit; ``diagnostics["groups"]`` is the number of groups.
+        The estimate in the outcome's unit; ``diagnostics["groups"]`` is the number of groups in the smaller arm.
 
     Raises:
         EstimationError: As ``groups_of``, a group without a denominator, and as ``Moments``.
@@ -80,10 +98,9 @@ def median_of_means(
     arms = [_arrays(arm) for arm in (control, treatment)]
     sizes = len(arms[0][0]), len(arms[1][0])
     if splits is None:
-        k = groups_of(groups, min(sizes), alpha)
-        splits = (split(sizes[0], k, seed), split(sizes[1], k, seed + 1))
-    k = 1 + max(int(of.max()) for of in splits)
-    c, t = (_median(arm, of, k) for arm, of in zip(arms, splits, strict=True))
+        splits = split_arms(sizes, groups, alpha=alpha, seed=seed)
+    counts = [1 + int(of.max()) for of in splits]
+    c, t = (_median(arm, of, k) for arm, of, k in zip(arms, splits, counts, strict=True))
     moments = [Moments.from_arrays(*arm) for arm in arms]
     var_c, var_t = (math.pi / 2.0 * m.value_variance for m in moments)
     dfs = (moments[1].n - 1.0, moments[0].n - 1.0)
@@ -98,7 +115,7 @@ def median_of_means(
         n_control=moments[0].n,
         n_treatment=moments[1].n,
         relative=relative_effect(c, t, var_c, var_t, dfs, alpha),
-        diagnostics={"groups": k},
+        diagnostics={"groups": min(counts)},
     )
 
 

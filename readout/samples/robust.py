@@ -11,7 +11,7 @@ import numpy as np
 
 from estimators import Moments, catoni, difference_in_means, leave_one_out_means, median_of_means, trimmed
 from estimators.estimate import Estimate
-from estimators.median_of_means import ArmArrays, Split, groups_of, split
+from estimators.median_of_means import ArmArrays, Split, split_arms
 from estimators.trimmed import QUANTILE as TRIM
 from estimators.winsorized import QUANTILE, Caps, Vector, cap, cut, pooled_caps
 from readout.errors import SpecError
@@ -135,8 +135,7 @@ def _splits(robust: Robust, control: Arrays, treatment: Arrays, seed: int, alpha
     if robust.method != "median_of_means":
         return None
     sizes = len(control[0]), len(treatment[0])
-    k = groups_of(robust.groups, min(sizes), alpha)
-    return split(sizes[0], k, seed), split(sizes[1], k, seed + 1)
+    return split_arms(sizes, robust.groups, alpha=alpha, seed=seed)
 
 
 def _plain(control: Arrays, treatment: Arrays, alpha: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Robust(Section):
     """winsorize: values above this quantile of all arms' units are capped at it (0.999). trim: what lies beyond it at
     either end of an arm is left out (0.95)."""
     groups: Count | None = None
-    """median_of_means: into how many groups an arm's units are put (8 log(1/alpha))."""
+    """median_of_means: into how many groups the smaller arm's units are put (8 log(1/alpha))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from estimators import EstimationError, difference_in_means, median_of_means
-from estimators.median_of_means import default_groups, split
+from estimators.median_of_means import default_groups, split, split_arms
 from estimators.moments import Moments
 
 
@@ -23,6 +23,18 @@ def test_medians_of_the_groups_means_by_hand() -> None:
     assert found.std_error == pytest.approx(np.sqrt(np.pi / 2) * plain.std_error, rel=1e-12)
     assert found.diagnostics["groups"] == 24
     assert median_of_means((a, None), (b, None), splits=splits).estimate == found.estimate
+
+
+def test_skewed_arms_of_unequal_size_are_not_set_apart() -> None:
+    """Groups of as many units: the median's offset from a skewed mean is the same in both arms."""
+    rng = np.random.default_rng(8)
+    found = [
+        median_of_means(*((np.exp(0.8 * rng.normal(size=n)), None) for n in (300, 900)), seed=seed).estimate
+        for seed in range(600)
+    ]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(600)
+    few, many = split_arms((100, 250), 10)
+    assert (np.bincount(few).tolist(), np.bincount(many).tolist()) == ([10] * 10, [10] * 25)
 
 
 def test_ratios_of_groups() -> None:
