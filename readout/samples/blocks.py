@@ -22,7 +22,7 @@ from readout.logs import Logs
 from readout.planned import Against, against, schedule_of
 from readout.reduce import Table
 from readout.results import BlockPoint
-from readout.samples import histograms
+from readout.samples import capped, histograms
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.samples.block_methods import BlockMethod
 from readout.samples.block_time import by_bin, others_treated, time_grid, washed_out
@@ -82,6 +82,7 @@ class Blocks:
         self.schedule = schedule_of(spec, logs.has("cluster"))
         self._window = logs.window
         self._how = BlockMethod(spec, self.schedule, seed)
+        capped.require(spec, "block")
 
     @property
     def unit(self) -> str:
@@ -171,7 +172,14 @@ class Blocks:
             return block_quantile(
                 cells, histogram, term.quantile, alpha=alpha, weights=self.weights, clustered_by=self.clustered_by
             )
-        return self._how.effect(self, *self._arrays(term), self.with_value(term, arm), arm, alpha)
+        mine, code = self.with_value(term, arm), self._frame["arm"].to_numpy()
+        if term.robust is None:
+            return self._how.effect(self, *self._arrays(term), mine, arm, alpha)
+
+        def by(num: np.ndarray, den: np.ndarray) -> Estimate:
+            return self._how.effect(self, num, den, mine, arm, alpha)
+
+        return self._capped(term).estimated(by, mine & (code == 0), mine & (code == arm))
 
     def effect_of(self, sums: pl.DataFrame, arm: int, alpha: float) -> Estimate:
         """The effect of an arm on sums that were not asked for by a term.
@@ -196,7 +204,7 @@ class Blocks:
 
     def cells(self, term: Term, arm: int) -> Cells:
         """The cells of control and one arm that have a value."""
-        return self.as_cells(*self._arrays(term), self.with_value(term, arm), arm)
+        return self.as_cells(*self._values(term), self.with_value(term, arm), arm)
 
     def earlier(self, term: Term, arm: int, lags: int) -> np.ndarray:
         """``(n_cells, lags)`` arms of the blocks 1, 2 … before each of :meth:`cells`: 0 control, 1 the arm, -1 another
@@ -255,7 +263,7 @@ class Blocks:
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
         if term.quantile is not None:
             return None
-        return self._how.without_one(self, *self._arrays(term), self.with_value(term, arm), arm, alpha)
+        return self._how.without_one(self, *self._values(term), self.with_value(term, arm), arm, alpha)
 
     def notes(self, metric: Metric) -> list[str]:
         """What a reader of the metric's effect should know of its method."""
@@ -321,6 +329,13 @@ class Blocks:
             units, on=["cluster", "block", "arm"], how="left", maintain_order="left"
         )
         return num, joined["units"].fill_null(0).to_numpy().astype(float)
+
+    def _capped(self, term: Term) -> capped.Capped:
+        return capped.capped(term, *self._arrays(term), self._frame[row_count(term)].to_numpy() > 0)
+
+    def _values(self, term: Term) -> tuple[np.ndarray, np.ndarray]:
+        """What the effect is estimated from: the sums, capped where the metric asks for it."""
+        return self._arrays(term) if term.robust is None else self._capped(term).sums
 
     def as_cells(self, num: np.ndarray, den: np.ndarray, keep: np.ndarray, arm: int) -> Cells:
         """The cells that ``keep`` chooses, with these sums; arms other than ``arm`` stand as control."""

@@ -22,7 +22,7 @@ from estimators.tail_index import Tail
 from readout.errors import LogError
 from readout.logs import Logs
 from readout.reduce import Table, pilot_means
-from readout.samples import before, histograms, labels
+from readout.samples import before, capped, histograms, labels
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.spec.designs import ClusterRCT
 from readout.spec.metrics import Metric
@@ -63,6 +63,7 @@ class Clusters:
         self._cluster = pl.col("@cluster").cast(pl.String)
         self.rows = KEPT
         self._facts = labels.strata_and_pairs(spec, logs, "cluster")
+        capped.require(spec, "cluster")
 
     @property
     def drawn(self) -> str:
@@ -126,7 +127,10 @@ class Clusters:
         if term.quantile is not None:
             control, treatment = (self._histogram(term, code) for code in (0, arm))
             return quantile_effect(control, treatment, term.quantile, alpha=alpha)
-        estimate = self._estimate(self.sums(term, arm), alpha)
+        if term.robust is None:
+            estimate = self._estimate(self.sums(term, arm), alpha)
+        else:
+            estimate = self._winsorized(term, arm, alpha)
         return replace(estimate, diagnostics={**estimate.diagnostics, **self._diagnostics(term, arm, estimate)})
 
     def effect_of(self, sums: pl.DataFrame, arm: int, alpha: float) -> Estimate:
@@ -148,9 +152,9 @@ class Clusters:
         return table.join(units, on=KEYS, how="inner", maintain_order="left")
 
     def sums(self, term: Term, arm: int) -> Sums:
-        """The clusters of control and one arm that have a value."""
-        rows = self._frame[row_count(term)].to_numpy()
-        return self._as_sums(*self._sums(term), rows.astype(float), arm, own_rows=term.den is not None)
+        """The clusters of control and one arm that have a value, capped where the metric asks for it."""
+        num, den = self._sums(term) if term.robust is None else self._capped(term).sums
+        return self._as_sums(num, den, self._rows(term), arm, own_rows=term.den is not None)
 
     def _as_sums(self, num: np.ndarray, den: np.ndarray, rows: np.ndarray, arm: int, own_rows: bool = False) -> Sums:
         """Those of control and one arm that have rows; ``own_rows``: the denominator is not their number."""
@@ -229,7 +233,7 @@ class Clusters:
         found: dict[str, Any] = {"clusters_control": estimate.n_control, "clusters_treatment": estimate.n_treatment}
         if f"{term.name}|xx" not in self._frame.columns:
             return found
-        clusters = self.sums(term, arm)
+        clusters = self.sums(replace(term, robust=None), arm)
         x, xx = (
             self._frame.filter(pl.col("cluster").is_in(clusters.labels))[f"{term.name}|{part}"].to_numpy()
             for part in ("x", "xx")
@@ -259,6 +263,20 @@ class Clusters:
                 "normal; randomization_inference does not need that"
             )
         return notes
+
+    def _rows(self, term: Term) -> np.ndarray:
+        return self._frame[row_count(term)].to_numpy().astype(float)
+
+    def _capped(self, term: Term) -> capped.Capped:
+        return capped.capped(term, *self._sums(term), self._rows(term) > 0)
+
+    def _winsorized(self, term: Term, arm: int, alpha: float) -> Estimate:
+        rows = self._rows(term)
+
+        def by(num: np.ndarray, den: np.ndarray) -> Estimate:
+            return self._estimate(self._as_sums(num, den, rows, arm, own_rows=term.den is not None), alpha)
+
+        return self._capped(term).estimated(by, (rows > 0) & (self._arm == 0), (rows > 0) & (self._arm == arm))
 
     def _sums(self, term: Term) -> tuple[np.ndarray, np.ndarray]:
         num = self._frame[num_sum(term)].to_numpy().astype(float)

@@ -72,6 +72,13 @@ def capped(arm: Arrays, at: tuple[Caps, Caps | None]) -> Arrays:
     return cap(arm, at)
 
 
+def both(arm: Arrays) -> tuple[Vector, Vector]:
+    """Numerator and denominator of what has both."""
+    num, den = arm
+    assert den is not None
+    return num, den
+
+
 def capped_covariates(robust: Robust, x: Sequence[Vector]) -> list[Vector]:
     """The arms' covariates ``(n, k)``, each column capped at its own pooled quantile; NaN stays."""
     together = np.concatenate(x)

@@ -41,13 +41,6 @@ LATER: tuple[Later, ...] = (
     Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
     Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
-    Later(
-        "metrics.*.robust",
-        bool,
-        "robust means of clusters or blocks",
-        "compare a quantile, or cap single rows: expr: least(column, CAP)",
-        ("cluster_rct", "switchback"),
-    ),
     Later("segments"),
     Later("surrogate"),
     Later("attribution.method", lambda method: method == "sampled", "sampled attribution", "method: auto is exact"),
