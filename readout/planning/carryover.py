@@ -52,6 +52,7 @@ class Carryover:
         past_block: Block length of the past switchback.
         bins: The carryover by time since the switch.
         lags: ``(lag, estimate, std_error, p_value)`` of whole blocks.
+        left: ``(estimate, std_error)`` of the carryover over the rest of a block, after the washout.
         rest: Share that is left after an hour, by the state's memory.
         reason: Why it was not measured.
     """
@@ -62,6 +63,7 @@ class Carryover:
     past_block: timedelta | None = None
     bins: tuple[Bin, ...] = ()
     lags: tuple[tuple[int, float, float, float], ...] = ()
+    left: tuple[float, float] | None = None
     rest: float | None = None
     reason: str = ""
 
@@ -121,14 +123,32 @@ def _measured(spec: Spec, past: Past, ask: Ask, name: str) -> Carryover:
     table = _bins(since, length, ask.alpha)
     if all(b.estimate is None for b in table):
         raise EstimationError(since.reasons[0] or "no time since a switch has enough rows")
+    washout = faded(table)
     return Carryover(
         "measured",
         of=name,
-        washout=faded(table),
+        washout=washout,
         past_block=length,
         bins=table,
         lags=tuple((lag.lag, lag.estimate, lag.std_error, lag.p_value) for lag in lags),
+        left=_left(found, cells, keep, (length, max(washout or timedelta(0), ask.own_washout), offset), ask, by),
     )
+
+
+def _left(
+    found: Series, cells: Cells, keep: np.ndarray, blocks: tuple[timedelta, timedelta, timedelta], ask: Ask, by: str
+) -> tuple[float, float] | None:
+    """Carryover over what a washout leaves of the past blocks; None where it leaves nothing to judge by."""
+    if blocks[1] >= blocks[0]:
+        return None
+    washed = found.cells(*blocks).take(keep)
+    try:
+        lags = lagged_effects(
+            replace(cells, num=washed.num, den=washed.den), 1, weights=ask.block_weights, clustered_by=by
+        )
+    except EstimationError:
+        return None
+    return lags[1].estimate, lags[1].std_error
 
 
 def faded(bins: tuple[Bin, ...]) -> timedelta | None:

@@ -129,6 +129,7 @@ def _carryover(found: Carryover) -> dict[str, Any]:
         "washout": None if found.washout is None else said(found.washout),
         "past_block": None if found.past_block is None else said(found.past_block),
         "lags": [dict(zip(("lag", "estimate", "std_error", "p_value"), lag, strict=True)) for lag in found.lags],
+        "after_washout": None if found.left is None else dict(zip(("estimate", "std_error"), found.left, strict=True)),
         "since_switch": [
             {
                 "minutes": b.since.total_seconds() / 60,

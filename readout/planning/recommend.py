@@ -14,6 +14,7 @@ from readout.planning.past import Past
 from readout.spec.model import Spec
 
 WASHOUTS = 3  # a block holds at least so many washouts
+STANDARD = tuple(timedelta(hours=h) for h in (1, 2, 3, 4, 6, 8, 12, 24))
 WORTH_CHANGING = 0.9  # another kind of design is proposed where it sees effects a tenth smaller
 
 
@@ -71,7 +72,7 @@ def candidates(
     if "time" not in roles:
         left_out["switchback"] = "no column has the role 'time'"
         return found, left_out
-    for length in ask.lengths:
+    for length in lengths_for(ask, washout):
         if length <= washout:
             left_out[f"switchback {said(length)}"] = f"a block is not longer than the washout of {said(washout)}"
             continue
@@ -80,6 +81,14 @@ def candidates(
         if apart:
             found.append(Candidate("switchback", "block", length, washout, True))
     return found, left_out
+
+
+def lengths_for(ask: Ask, washout: timedelta) -> tuple[timedelta, ...]:
+    """The block lengths asked for, and a longer one where none of them holds enough washouts."""
+    if any(length >= WASHOUTS * washout for length in ask.lengths):
+        return ask.lengths
+    longer = next((length for length in STANDARD if length >= WASHOUTS * washout), None)
+    return ask.lengths if longer is None else tuple(sorted({*ask.lengths, longer}))
 
 
 def require_own(spec: Spec, plans: Sequence[DesignPlan], left_out: dict[str, str]) -> None:
@@ -104,7 +113,7 @@ def suits(plan: DesignPlan) -> str:
     if block is None:
         return ""
     if washout and block < WASHOUTS * washout:
-        return f"the washout of {said(washout)} takes more than a third of the block"
+        return f"a washout of {said(washout)} is over a third of it"
     size = plan.first.target.size
     if plan.bias is not None and size is not None and abs(plan.bias) >= LEFT * size:
         return "carryover after the washout is a quarter of the effect or more"
@@ -119,7 +128,9 @@ def recommend(spec: Spec, ask: Ask, plans: Sequence[DesignPlan]) -> Recommendati
         return Recommendation(
             min(kinds, key=_need), ("no design that is valid here can be planned from this log",), False
         )
-    fitting = [p for p in usable if not suits(p)] or usable
+    blocks = [p for p in usable if p.candidate.block is not None]
+    suiting = [p for p in blocks if not suits(p)] or [p for p in blocks if _length(p) == max(map(_length, blocks))]
+    fitting = [p for p in usable if p.candidate.block is None] + suiting
     # Clusters switch apart unless there is but one: together they say less at the same length.
     apart = [p for p in fitting if not (p.candidate.block is not None and _has_apart(p, fitting))]
     own = [p for p in apart if p.candidate.kind == spec.design.kind]
@@ -130,6 +141,10 @@ def recommend(spec: Spec, ask: Ask, plans: Sequence[DesignPlan]) -> Recommendati
 
 def _has_apart(plan: DesignPlan, among: Sequence[DesignPlan]) -> bool:
     return plan.candidate.unit == "block" and any(p.candidate.unit == "cluster-block" for p in among)
+
+
+def _length(plan: DesignPlan) -> timedelta:
+    return plan.candidate.block or timedelta(0)
 
 
 def _need(plan: DesignPlan) -> float:
@@ -166,7 +181,11 @@ def _reasons(spec: Spec, ask: Ask, chosen: DesignPlan, best: DesignPlan) -> list
         )
     if chosen.candidate.block is not None:
         why = suits(chosen)
-        reasons.append(why or "of the block lengths that the carryover allows it sees the smallest effect")
+        reasons.append(
+            f"no block suits the carryover, and this is the longest: {why}"
+            if why
+            else "of the block lengths that the washout and the carryover allow it sees the smallest effect"
+        )
     return [r for r in reasons if r]
 
 

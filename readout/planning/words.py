@@ -96,19 +96,22 @@ def _measured(found: Carryover, report: PlanReport) -> str:
         return text + "Its effect since a switch has not faded at the end of a block."
     if not found.washout:
         return text + "No time since a switch shows carryover beyond chance" + _ruled_out(found, report)
-    return text + f"From {said(found.washout)} after a switch on, every interval holds zero."
+    text += f"From {said(found.washout)} after a switch on, every interval holds zero"
+    return text + _ruled_out(found, report)
 
 
 def _ruled_out(found: Carryover, report: PlanReport) -> str:
     """Whether what was not seen would have been, had it mattered."""
-    lag = next((one for one in found.lags if one[0] == 1), None)
     target = next((s.target for s in report.recommended.plan.sights if s.target.metric == found.of), None)
-    if lag is None or target is None or target.size is None:
+    if found.left is None or target is None or target.size is None:
         return "."
+    estimate, half = found.left[0], 1.96 * found.left[1]
     band = LEFT * target.size
-    if max(abs(lag[1] - 1.96 * lag[2]), abs(lag[1] + 1.96 * lag[2])) <= band:
-        return f", and it is below a quarter of the effect ({number(band)})."
-    return f"; one that matters (a quarter of the effect, {number(band)}) is not ruled out."
+    after = f"after a washout of {said(report.washout)} " if report.washout else ""
+    text = f"; {after}{number(estimate, signed=True)} ± {number(half)} is left"
+    if abs(estimate) + half <= band:
+        return f"{text}, below a quarter of the effect ({number(band)})."
+    return f"{text}, so that one that matters (a quarter of the effect, {number(band)}) is not ruled out."
 
 
 def has_together(report: PlanReport) -> bool:
@@ -128,7 +131,7 @@ def simulated(found: Simulation) -> str:
             f"(± {percent(found.margin)})"
         )
     if found.false_positives is not None:
-        often = "more than chance explains" if found.too_often else "as it should be"
+        often = "more than chance explains" if found.too_often else "not more than chance explains"
         parts.append(
             f"without an effect {percent(found.false_positives)} find one, {percent(found.alpha)} expected: {often}"
         )
