@@ -73,6 +73,8 @@ class Target:
     Attributes:
         size: The primary's true effect, or the guardrail's margin, in the metric's unit; None: none was said.
         one_sided: A guardrail holds where the harmful end of its interval stays inside the margin.
+        said: The effect or margin as the spec writes it.
+        per_unit: Whether it is a unit's sum, over the planned duration.
     """
 
     metric: str
@@ -82,6 +84,7 @@ class Target:
     size: float | None
     one_sided: bool
     said: str
+    per_unit: bool = False
 
 
 def ask_of(spec: Spec, past_end: datetime) -> Ask:
@@ -143,7 +146,14 @@ def target_of(spec: Spec, name: str, value: float) -> Target:
     primary = metric.role == "primary"
     effect = (spec.plan.effect or metric.minimum_effect) if primary else metric.margin
     return Target(
-        name, metric.role, metric.better, value, _size(effect, value), not primary, effect.text if effect else ""
+        metric=name,
+        role=metric.role,
+        better=metric.better,
+        value=value,
+        size=_size(effect, value),
+        one_sided=not primary,
+        said=effect.text if effect else "",
+        per_unit=metric.per == "unit",
     )
 
 

@@ -26,6 +26,7 @@ class Candidate:
         unit: What is randomized.
         block, washout: Of a switchback.
         together: Whether all clusters of a switchback switch at one time.
+        several: Whether there is more than one cluster.
         pairs: Whether clusters are drawn within matched pairs.
         invalid: Why it must not be run; empty: it may.
     """
@@ -36,13 +37,14 @@ class Candidate:
     washout: timedelta = timedelta(0)
     together: bool = False
     pairs: bool = False
+    several: bool = False
     invalid: str = ""
 
     @property
     def label(self) -> str:
         """As the plan names it."""
         if self.block is not None:
-            how = ", together" if self.together and self.unit == "block" else ""
+            how = ", together" if self.together and self.several else ""
             return f"switchback {said(self.block)}{how}"
         return f"{self.kind} in pairs" if self.pairs else self.kind
 
@@ -116,7 +118,8 @@ def sight(candidate: Candidate, target: Target, ask: Ask, error_of: ErrorOf) -> 
     found = replace(
         found, power=power(target.size, planned.std_error, planned.df, ask.alpha, one_sided=target.one_sided)
     )
-    return replace(found, days=_days(candidate, target, ask, error_of))
+    # What a unit's sum is worth grows with the time: another duration is another effect.
+    return found if target.per_unit else replace(found, days=_days(candidate, target, ask, error_of))
 
 
 def _days(candidate: Candidate, target: Target, ask: Ask, error_of: ErrorOf) -> int | None:

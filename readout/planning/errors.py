@@ -38,9 +38,9 @@ class PastErrors:
         Raises:
             EstimationError: The past log or the plan cannot carry it.
         """
-        if candidate.kind == "user_rct":
+        if candidate.kind == "user_rct" and candidate.unit == "unit":
             return self._unit_error(name, days)
-        if candidate.kind == "request_rct":
+        if candidate.kind in ("user_rct", "request_rct"):
             return self._row_error(name, days)
         if candidate.kind == "cluster_rct":
             return self._cluster_error(candidate, name, days)
@@ -112,7 +112,7 @@ class Curve:
     """Units seen and their variance by the length of the window; beyond the log, as its second half went on."""
 
     def __init__(self, units: UnitDays) -> None:
-        self._days = units.days
+        self._days = 0 if units.per_unit else units.days
         lengths = sorted({*(d for d in (1, 2, 3, 5, 7, 10, 14, 21, 28, 42) if d < units.days), max(units.days, 1)})
         if units.days > 1:
             lengths = sorted({*lengths, (units.days + 1) // 2})

@@ -265,11 +265,13 @@ def _require_primary(spec: Spec, left_out: Mapping[str, str]) -> None:
 
 
 def _span(logs: Logs, tables: Mapping[str, pl.DataFrame]) -> tuple[datetime | None, datetime | None]:
-    """The time that the log covers: its window where one is set, else its first and last row."""
+    """The time that the log covers: its first to its last row, or the window's end that lies within a day of it."""
     if SPAN not in tables or tables[SPAN]["low"][0] is None:
         return None, None
     low, high = (
         datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(tables[SPAN][end][0])) for end in ("low", "high")
     )
     start, end = logs.window
-    return start or low, end or high + timedelta(microseconds=1)
+    first = start if start is not None and low - start < timedelta(days=1) else low
+    last = end if end is not None and end - high < timedelta(days=1) else high + timedelta(microseconds=1)
+    return first, last

@@ -106,7 +106,7 @@ def _from_logs(spec: Spec, as_of: datetime, seed: int, progress: Say) -> PlanRep
     ask = ask_of(spec, past.end or as_of)
     progress("comparing designs")
     errors = PastErrors(past, ask)
-    targets, left_out_metrics = _targets(spec, past, errors)
+    targets, left_out_metrics = _targets(spec, past, errors, ask.whole_days)
     primaries = [t.metric for t in targets if t.role == "primary"]
     roles = roles_of(past)
     found = carryover(spec, past, ask, primaries) if "time" in roles else ()
@@ -202,13 +202,13 @@ def _report(
     )
 
 
-def _targets(spec: Spec, past: Past, errors: PastErrors) -> tuple[list[Target], dict[str, str]]:
+def _targets(spec: Spec, past: Past, errors: PastErrors, days: int) -> tuple[list[Target], dict[str, str]]:
     """What is to be seen in each metric, primaries first, and why some are not planned for."""
     left_out = dict(past.left_out)
     targets = []
     for name in past.terms:
         try:
-            targets.append(target_of(spec, name, _value(past, errors, name)))
+            targets.append(target_of(spec, name, _value(past, errors, name, days)))
         except EstimationError as error:
             left_out[name] = str(error)
     for target in [t for t in targets if t.role == "guardrail" and t.size is None]:
@@ -220,11 +220,11 @@ def _targets(spec: Spec, past: Past, errors: PastErrors) -> tuple[list[Target], 
     return sorted(targets, key=lambda t: t.role != "primary"), left_out
 
 
-def _value(past: Past, errors: PastErrors, name: str) -> float:
+def _value(past: Past, errors: PastErrors, name: str, days: int) -> float:
     """The metric's past value, without past arms' effect where it can be taken out."""
     if past.terms[name].per_unit:
         units = unit_days(past, name)
-        num, _ = units.window(units.days)
+        num, _ = units.window(min(days, units.days))
         return float(num.mean())
     try:
         return errors.series(name).value
@@ -289,6 +289,9 @@ def _notes(spec: Spec, ask: Ask, past: Past, chosen: DesignPlan) -> list[str]:
         notes.append("power is that of the treatment with the smallest share, alone; multiplicity is not counted")
     if ask.traffic < 1.0 and chosen.candidate.kind in ("cluster_rct", "switchback"):
         notes.append("traffic is of units and requests: clusters and blocks are enrolled whole")
+    planned = {"cluster_rct": "cluster_means", "switchback": "block_regression"}.get(chosen.candidate.kind)
+    if planned and chosen.candidate.kind == spec.design.kind and spec.estimator.method != planned:
+        notes.append(f"errors are those of {planned}, not of {spec.estimator.method}")
     if past.absent:
         notes.append(f"roles that the past log does not have: {', '.join(past.absent)}")
     if spec.estimator.method in ("cuped", "regression_adjusted"):

@@ -77,9 +77,11 @@ def candidates(
             left_out[f"switchback {said(length)}"] = f"a block is not longer than the washout of {said(washout)}"
             continue
         apart = clusters > 1
-        found.append(Candidate("switchback", "cluster-block" if apart else "block", length, washout, not apart))
+        found.append(
+            Candidate("switchback", "cluster-block" if apart else "block", length, washout, not apart, several=apart)
+        )
         if apart:
-            found.append(Candidate("switchback", "block", length, washout, True))
+            found.append(Candidate("switchback", "block", length, washout, True, several=True))
     return found, left_out
 
 

@@ -29,7 +29,7 @@ from readout.planning.errors import PastErrors, cluster_values, matched
 from readout.planning.series import Codes, Floats, Series
 
 MOST_UNITS = 50_000
-BUDGET = 2e10  # cells x parameters squared over all runs
+BUDGET = 1e10  # cells x parameters squared over all runs
 FEWEST_RUNS = 40
 SAME_WEEKDAY = 28  # days of log from which a Monday is drawn for a Monday
 

@@ -49,7 +49,7 @@ def units(seen: Sight) -> str:
 
 def days(seen: Sight) -> str:
     """How long it takes for the wanted power."""
-    if seen.target.size is None or seen.detectable is None:
+    if seen.target.size is None or seen.detectable is None or seen.target.per_unit:
         return number(None)
     return f"{seen.days}" if seen.days is not None else "over a year"
 
