@@ -64,8 +64,8 @@ def _panel(report: PlanReport, console: Console) -> Panel:
     ]
     lines.append(_plain(words.verdict(report), console))
     lines += [_plain(f"- {words.simulated(found)}", console) for found in report.simulations]
-    lines += [_plain(f"- {words.carried(found, report)}", console) for found in report.carryover]
     if report.recommended.plan.candidate.block is not None:
+        lines += [_plain(f"- {words.carried(found, report)}", console) for found in report.carryover]
         lines.append(_plain(f"- Washout: {report.washout_why}.", console))
     lines.append(Text.assemble(("Next: ", "bold"), _plain(report.assignment.use, console)))
     title = _plain(shorten(report.name, 60), console, "bold")
