@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from estimators.block_regression import block_quantile, block_regression
+from estimators.callaway_santanna import callaway_santanna, event_effects
 from estimators.carryover import effect_since_switch, lagged_effects
 from estimators.catoni import catoni
 from estimators.cells import Cells
@@ -15,6 +16,8 @@ from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.estimate import Estimate
+from estimators.event_effects import Effects
+from estimators.event_study import event_study, event_study_effects
 from estimators.horvitz_thompson import horvitz_thompson, leave_one_out_paths
 from estimators.inference import EstimationError, minimum_detectable_effect
 from estimators.joint_moments import JointMoments
@@ -28,6 +31,7 @@ from estimators.leave_one_out import (
 from estimators.median_of_means import median_of_means
 from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
+from estimators.panel import Panel
 from estimators.power import detectable_effect, power
 from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
@@ -38,6 +42,7 @@ from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
 from estimators.tail_index import tail_index
 from estimators.trimmed import trimmed
+from estimators.two_by_two import two_by_two
 from estimators.winsorized import winsorized
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
@@ -49,6 +54,9 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "cluster_robust": cluster_robust,
     "randomization_inference": randomization_inference,
     "horvitz_thompson": horvitz_thompson,
+    "callaway_santanna": callaway_santanna,
+    "two_by_two": two_by_two,
+    "event_study": event_study,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -64,14 +72,17 @@ __all__ = [
     "ROBUST",
     "Assignments",
     "Cells",
+    "Effects",
     "Estimate",
     "EstimationError",
     "Histogram",
     "JointMoments",
     "Moments",
+    "Panel",
     "benjamini_hochberg",
     "block_quantile",
     "block_regression",
+    "callaway_santanna",
     "catoni",
     "chi_square_srm",
     "cluster_means",
@@ -82,6 +93,9 @@ __all__ = [
     "detectable_effect",
     "difference_in_means",
     "effect_since_switch",
+    "event_effects",
+    "event_study",
+    "event_study_effects",
     "holm",
     "horvitz_thompson",
     "lagged_effects",
@@ -105,5 +119,6 @@ __all__ = [
     "stratified",
     "tail_index",
     "trimmed",
+    "two_by_two",
     "winsorized",
 ]
