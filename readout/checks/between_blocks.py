@@ -15,7 +15,7 @@ from estimators.carryover import Lag, effect_since_switch, lagged_effects
 from estimators.inference import EstimationError, t_interval
 from readout.checks.base import threshold
 from readout.evidence import Evidence
-from readout.memo.numbers import number, p_value
+from readout.memo.numbers import number
 from readout.reduce import Table
 from readout.results import Check
 from readout.samples import Blocks, Sample
@@ -257,7 +257,7 @@ def _in_words(c: Carried, evidence: Evidence) -> str:
     arm = f" ({c.arm})" if len(evidence.arms) > 2 else ""
     ago = "the block before" if c.lag == 1 else f"{c.lag} blocks before"
     interval = f"{number(c.estimate, 3, True)} [{number(c.ci_low, 3, True)}, {number(c.ci_high, 3, True)}]"
-    return f"the arm of {ago} moves {c.metric}{arm} by {interval}, p = {p_value(c.p_value_holm)}"
+    return f"the arm of {ago} moves {c.metric}{arm} by {interval}, p = {c.p_value_holm:.2g}"
 
 
 def _row(c: Carried) -> dict[str, object]:

@@ -11,7 +11,6 @@ import polars as pl
 from readout.checks.base import percent, share, threshold
 from readout.events import lopsided
 from readout.evidence import Evidence
-from readout.memo.numbers import p_value
 from readout.results import Check
 from readout.samples import Blocks
 
@@ -46,7 +45,7 @@ def block_balance(evidence: Evidence) -> Check:
         if own_p * len(evidence.treatments) < p:
             p, statistic = own_p * len(evidence.treatments), found
     numbers = (statistic, p, worst, limit)
-    said = f"{percent(worst)} of rows stand at days and hours that one arm alone held; arms over them: p = {p_value(p)}"
+    said = f"{percent(worst)} of rows stand at days and hours that one arm alone held; arms over them: p = {p:.2g}"
     seen = _window(blocks)
     if worst > limit:
         message = f"{said}: the arm cannot be told from the time of day or week{seen}"

@@ -7,7 +7,6 @@ from datetime import timedelta
 from readout.checks.base import threshold
 from readout.checks.between_blocks import Carried, duration, fading, lags
 from readout.evidence import Evidence
-from readout.memo.numbers import p_value
 from readout.results import Check
 from readout.samples import Blocks
 
@@ -63,7 +62,7 @@ def _outlasting(evidence: Evidence, near: list[Carried] | str, far: list[Carried
     late = [c for c in _seen(evidence, far) if c.lag > 1]
     if late:
         c = min(late, key=lambda c: c.p_value_holm)
-        return f"the arm of {c.lag} blocks before still moves {c.metric} (p = {p_value(c.p_value_holm)})"
+        return f"the arm of {c.lag} blocks before still moves {c.metric} (p = {c.p_value_holm:.2g})"
     for c in _seen(evidence, near):
         course = next((f for f in fading(evidence) if (f.metric, f.arm) == (c.metric, c.arm)), None)
         if course is not None:
