@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -150,11 +149,3 @@ def test_what_cannot_be_tested_is_refused(switchback: World) -> None:
         randomization_blocks(cells, coins(cells, 9, 1))
     with pytest.raises(EstimationError, match="does not vary"):
         randomization_blocks(replace(cells, num=0.1 * cells.den), coins(cells, 99, 1))
-
-
-def test_ten_thousand_schedules_take_seconds(switchback: World) -> None:
-    cells = switchback(5, days=14, clusters=4)
-    schedules = coins(cells, 9999, 6)
-    before = time.process_time()
-    randomization_blocks(cells, schedules)
-    assert time.process_time() - before < 5
