@@ -28,6 +28,7 @@ from estimators.leave_one_out import (
     leave_one_out_means,
     share_of_top,
 )
+from estimators.local_linear import local_linear
 from estimators.median_of_means import median_of_means
 from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
@@ -37,6 +38,9 @@ from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
 from estimators.randomization_blocks import leave_one_out_schedule, randomization_blocks
 from estimators.randomization_inference import Assignments, randomization_inference
+from estimators.rdd_bins import binned_means
+from estimators.rdd_checks import bandwidth_sensitivity, covariate_continuity, donut, placebo_cutoffs
+from estimators.rdd_density import density_test
 from estimators.regression_adjusted import regression_adjusted
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
@@ -57,6 +61,7 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "callaway_santanna": callaway_santanna,
     "two_by_two": two_by_two,
     "event_study": event_study,
+    "local_linear": local_linear,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -79,7 +84,9 @@ __all__ = [
     "JointMoments",
     "Moments",
     "Panel",
+    "bandwidth_sensitivity",
     "benjamini_hochberg",
+    "binned_means",
     "block_quantile",
     "block_regression",
     "callaway_santanna",
@@ -89,9 +96,12 @@ __all__ = [
     "cluster_robust",
     "clustered_difference",
     "confidence_sequence",
+    "covariate_continuity",
     "cuped",
+    "density_test",
     "detectable_effect",
     "difference_in_means",
+    "donut",
     "effect_since_switch",
     "event_effects",
     "event_study",
@@ -106,8 +116,10 @@ __all__ = [
     "leave_one_out_paths",
     "leave_one_out_schedule",
     "leave_one_out_stratified",
+    "local_linear",
     "median_of_means",
     "minimum_detectable_effect",
+    "placebo_cutoffs",
     "power",
     "quantile",
     "quantile_effect",
