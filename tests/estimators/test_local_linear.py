@@ -157,7 +157,7 @@ def test_what_cannot_be_read_says_why() -> None:
         "15 rows are too few to choose a bandwidth": lambda: local_linear(y[:15], np.linspace(-1, 1, 15)),
         "distinct values? of the running variable": lambda: local_linear(y, np.sign(x)),
         "cannot carry a polynomial of order": lambda: local_linear(y, x, h=0.02),
-        "does not vary about its line": lambda: local_linear(2.0 + 3.0 * x, x, h=0.5),
+        "does not vary about its line": lambda: local_linear(2.0 + 3.0 * x, x, h=0.5, variance="hc1"),
         "varies too little near the cutoff": lambda: local_linear(np.full(200, 4.0), x),
         "not finite": lambda: local_linear(np.where(x > 0.9, np.nan, y), x),
         "one row a unit": lambda: local_linear(y[:-1], x),
