@@ -87,8 +87,8 @@ class Target:
     per_unit: bool = False
 
 
-def ask_of(spec: Spec, past_end: datetime) -> Ask:
-    """The plan's questions; ``past_end`` is the end of the past log, or the time of planning."""
+def ask_of(spec: Spec, earliest: datetime) -> Ask:
+    """The plan's questions; it starts at ``earliest`` or after it, unless the spec says when."""
     design, plan = spec.design, spec.plan
     assert design.control is not None
     arms = (design.control, *design.treatment)
@@ -119,7 +119,7 @@ def ask_of(spec: Spec, past_end: datetime) -> Ask:
         raise SpecError([spec.source.problem(("design", "split"), message)])
     return Ask(
         days=plan.duration / DAY,
-        start=plan.start if isinstance(plan.start, datetime) else next_monday(past_end),
+        start=plan.start if isinstance(plan.start, datetime) else next_monday(earliest),
         alpha=spec.decision.alpha,
         power=plan.power,
         split={arm: split[arm] / total for arm in arms},

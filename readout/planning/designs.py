@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Protocol
 
 from estimators.inference import EstimationError
 from estimators.planned_error import PlannedError
@@ -59,7 +59,8 @@ class Sight:
         relative: The same as a fraction of the metric's value.
         size: The effect or margin that was asked for.
         power: Its power.
-        days: Days until it has the wanted power; None where a year would not do.
+        days: Days until it has the wanted power; None where a year would not do, or where ``dated`` is false.
+        dated: Whether it is known how the error falls with time.
     """
 
     target: Target
@@ -71,6 +72,7 @@ class Sight:
     relative: float | None = None
     power: float | None = None
     days: int | None = None
+    dated: bool = True
     reason: str = ""
 
 
@@ -88,13 +90,31 @@ class DesignPlan:
         return next(s for s in self.sights if s.target.role == "primary")
 
     @property
+    def weakest(self) -> Sight:
+        """Of the primary that is seen worst: one that is not seen at all, then one of the least power."""
+        found = [s for s in self.sights if s.target.role == "primary"]
+        return min(found, key=lambda s: (s.detectable is not None, s.power is not None, s.power or 0.0))
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it could estimate every primary."""
+        return self.weakest.detectable is not None
+
+    @property
     def weakest_power(self) -> float | None:
         """The least power over primaries; None where one has none."""
         found = [s.power for s in self.sights if s.target.role == "primary"]
         return None if any(p is None for p in found) else min(p for p in found if p is not None)
 
 
-ErrorOf = Callable[[Candidate, str, float], PlannedError]
+class ErrorOf(Protocol):
+    """What errors are planned from: past logs or stated moments."""
+
+    def __call__(self, candidate: Candidate, name: str, days: float) -> PlannedError:
+        """The error of a design for a metric after ``days``."""
+
+    def dated(self, candidate: Candidate) -> bool:
+        """Whether it is known how the design's error falls with time."""
 
 
 def sight(candidate: Candidate, target: Target, ask: Ask, error_of: ErrorOf) -> Sight:
@@ -119,7 +139,9 @@ def sight(candidate: Candidate, target: Target, ask: Ask, error_of: ErrorOf) -> 
         found, power=power(target.size, planned.std_error, planned.df, ask.alpha, one_sided=target.one_sided)
     )
     # What a unit's sum is worth grows with the time: another duration is another effect.
-    return found if target.per_unit else replace(found, days=_days(candidate, target, ask, error_of))
+    if target.per_unit or not error_of.dated(candidate):
+        return replace(found, dated=False)
+    return replace(found, days=_days(candidate, target, ask, error_of))
 
 
 def _days(candidate: Candidate, target: Target, ask: Ask, error_of: ErrorOf) -> int | None:

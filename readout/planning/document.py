@@ -68,6 +68,7 @@ def to_json(report: PlanReport) -> str:
                     "stated_power": s.stated,
                     "achieved_power": s.achieved,
                     "monte_carlo_margin": s.margin,
+                    "achieved_power_at_minimum_detectable_effect": s.smallest,
                     "differs": s.differs,
                     "false_positive_rate": s.false_positives,
                     "false_positive_margin": s.false_margin,
@@ -164,7 +165,7 @@ def _head(report: PlanReport) -> list[str]:
     if report.question:
         lines += ["", escape(report.question)]
     lines += ["", f"**Run: {escape(words.headline(report))}.** {escape(words.verdict(report))}", ""]
-    return lines + bullets(escape(reason) for reason in report.recommended.reasons)
+    return lines + bullets(escape(line) for line in (*report.recommended.reasons, *words.guards(report)))
 
 
 def _table(report: PlanReport) -> list[str]:
@@ -178,7 +179,7 @@ def _table(report: PlanReport) -> list[str]:
         rows = []
         for plan in report.designs:
             one = next(s for s in plan.sights if s.target.metric == target.metric)
-            shown = words.remark(report, plan) if i == 0 else plan.candidate.invalid
+            shown = words.remark(report, plan) if i == 0 else plan.candidate.invalid or words.unseen(one)
             rows.append(
                 (escape(plan.candidate.label), words.units(one), words.size(one.detectable, one.relative),
                  percent(one.power), words.days(one), escape(shown))
@@ -210,7 +211,7 @@ def _carried(report: PlanReport) -> list[str]:
         return []
     lines = bullets(escape(words.carried(found, report)) for found in report.carryover)
     if report.recommended.plan.candidate.block is not None:
-        lines += bullets([f"Washout: {said(report.washout)} ({escape(report.washout_why)})."])
+        lines += bullets([escape(words.washed(report))])
     bias = report.recommended.plan.bias
     if bias:
         lines += bullets([f"What the recommended blocks would miss of a lasting change: {number(bias, signed=True)}."])
@@ -234,14 +235,18 @@ def _assigned(report: PlanReport) -> list[str]:
     drawn = report.assignment
     lines = []
     if drawn.file:
-        arms = ", ".join(f"{count(n)} to {escape(arm)}" for arm, n in drawn.counts.items())
+        arms = ", ".join(f"{count(n)} to {code(arm)}" for arm, n in drawn.counts.items())
+        unit = "clusters"
+        if report.recommended.plan.candidate.block is not None:
+            unit = f"{report.recommended.plan.candidate.unit}s"
         how = drawn.mechanism.get("said") or drawn.mechanism["kind"]
-        lines.append(f"`{drawn.file}`: {arms}; {escape(str(how))}, drawn from seed {report.seed}; the file records it.")
+        how = f"{escape(str(how))}, drawn from seed {report.seed}; the file records it."
+        lines.append(f"`{drawn.file}`: {unit}, {arms}; {how}")
     lines.append(escape(drawn.use[:1].upper() + drawn.use[1:]) + ".")
     grid: list[str] = []
     if drawn.balance:
         parts = list(next(iter(drawn.balance.values())))
-        rows = [(escape(arm), *(count(counts[part]) for part in parts)) for arm, counts in drawn.balance.items()]
+        rows = [(code(arm), *(count(counts[part]) for part in parts)) for arm, counts in drawn.balance.items()]
         grid = table(("blocks", *parts), rows, "l" + "r" * len(parts))
     return section("## Assignment", bullets(lines), grid)
 
@@ -267,11 +272,9 @@ def annotations(report: PlanReport) -> str:
     level = "notice" if report.recommended.enough else "warning"
     title = workflow_property(f"Plan {report.name}")
     lines = [f"::{level} title={title}::{workflow_message(f'{words.headline(report)}. {words.verdict(report)}')}"]
-    lines += [
-        f"::warning title={title}::{workflow_message(words.simulated(found))}"
-        for found in report.simulations
-        if found.differs or found.too_often
-    ]
+    warned = [*words.guards(report)]
+    warned += [words.simulated(found) for found in report.simulations if found.differs or found.too_often]
+    lines += [f"::warning title={title}::{workflow_message(sentence)}" for sentence in warned]
     return "\n".join(lines)
 
 

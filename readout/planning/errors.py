@@ -48,6 +48,10 @@ class PastErrors:
         planned = self._blocks(name, candidate.block, candidate.washout, candidate.together)
         return planned.with_units(self._randomized(name, candidate.block, candidate.together, days))
 
+    def dated(self, candidate: Candidate) -> bool:
+        """A log without times does not say how many rows and units a day brings."""
+        return self._past.days > 0.0
+
     def _unit_error(self, name: str, days: float) -> PlannedError:
         n, variance = self._curve(name).at(days)
         control, treatment = (share * n * self._ask.traffic for share in self._ask.shares)

@@ -13,6 +13,7 @@ from readout.errors import LogError, Problem, SpecError
 from readout.evidence import count, rows_table
 from readout.faults import reading
 from readout.logs import Logs, open_logs
+from readout.logs.expressions import Expressions
 from readout.logs.frame import OUTSIDE, REASONS, SINGLE_ROLES, label
 from readout.logs.sources import find_source
 from readout.reduce import Table, collect, pilot_means, run_pass
@@ -29,6 +30,7 @@ MOST_ROWS = 5_000_000  # of units by day: beyond it, a share of the units stands
 FINEST = timedelta(minutes=10)
 DAY_US = 86_400_000_000
 PLANNED = ("primary", "guardrail")
+SYSTEM = ("time", "unit", "cluster")  # roles that stand in a log whether an experiment runs or not
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +112,7 @@ def _without_absent(spec: Spec) -> tuple[Spec, tuple[str, ...]]:
     """The spec without roles that the coming log will have and the past one has not."""
     schema = find_source(spec.logs.path, spec.base).schema
     given = spec.logs.columns
+    _require_system(spec, schema)
     changes: dict[str, object] = {}
     for f in fields(given):
         value = getattr(given, f.name)
@@ -127,6 +130,21 @@ def _without_absent(spec: Spec) -> tuple[Spec, tuple[str, ...]]:
     )
     columns = replace(given, **changes)  # type: ignore[arg-type]
     return replace(spec, logs=replace(spec.logs, columns=columns)), lost
+
+
+def _require_system(spec: Spec, schema: Mapping[str, pl.DataType]) -> None:
+    """Time, unit and cluster are no doing of an experiment: a name that the log lacks is a slip, and without the
+    role the plan would be another one."""
+    named = {role: getattr(spec.logs.columns, role) for role in SYSTEM}
+    seen = Expressions(spec, schema)
+    problems = [
+        seen.missing(name, ("logs", "columns", role))
+        for role, name in named.items()
+        if name is not None and name not in schema
+    ]
+    if problems:
+        more = "leave the role out if past logs do not have it"
+        raise LogError([replace(p, hint=f"{p.hint}; {more}") for p in problems])
 
 
 def _plain(spec: Spec) -> Spec:

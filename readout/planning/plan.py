@@ -103,7 +103,7 @@ def plan(
 def _from_logs(spec: Spec, as_of: datetime, seed: int, progress: Say) -> PlanReport:
     progress("reading the past logs")
     past = read_past(spec, as_of)
-    ask = ask_of(spec, past.end or as_of)
+    ask = ask_of(spec, max(past.end or as_of, as_of))
     progress("comparing designs")
     errors = PastErrors(past, ask)
     targets, left_out_metrics = _targets(spec, past, errors, ask.whole_days)

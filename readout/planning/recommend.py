@@ -105,7 +105,7 @@ def require_own(spec: Spec, plans: Sequence[DesignPlan], left_out: dict[str, str
         return
     reasons = [p.first.reason for p in own] + [why for label, why in left_out.items() if label.startswith(kind)]
     message = f"cannot be planned from this log: {reasons[0] if reasons else 'it has nothing to plan by'}"
-    hint = "map the role under logs.columns, give a longer log, or state plan.moments"
+    hint = "map the role under logs.columns, give a longer log or plan.duration, or state plan.moments"
     raise LogError([spec.source.problem(("design", "kind"), message, hint)])
 
 
@@ -130,6 +130,7 @@ def recommend(spec: Spec, ask: Ask, plans: Sequence[DesignPlan]) -> Recommendati
         return Recommendation(
             min(kinds, key=_need), ("no design that is valid here can be planned from this log",), False
         )
+    usable = [p for p in usable if p.sees_all] or usable
     blocks = [p for p in usable if p.candidate.block is not None]
     suiting = [p for p in blocks if not suits(p)] or [p for p in blocks if _length(p) == max(map(_length, blocks))]
     fitting = [p for p in usable if p.candidate.block is None] + suiting
@@ -174,9 +175,10 @@ def _reasons(spec: Spec, ask: Ask, chosen: DesignPlan, best: DesignPlan) -> list
     elif chosen.weakest_power is None:
         reasons.append("of the designs that are valid here it sees the smallest effect" if chosen is best else "")
     else:
-        days = chosen.first.days
+        days = chosen.weakest.days
         how = f"it would take {days} days" if days else "a year would not do"
-        reasons.append(f"no design that is valid here reaches the power in {ask.days:g} days; with this one {how}")
+        with_this = f"; with this one {how}" if chosen.weakest.dated else ""
+        reasons.append(f"no design that is valid here reaches the power in {ask.days:g} days{with_this}")
     if not own:
         reasons.append(
             f"the spec's own design, {spec.design.kind}, {'must not be run here' if _barred(spec) else 'sees less'}"

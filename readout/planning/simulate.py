@@ -31,6 +31,7 @@ from readout.planning.series import Codes, Floats, Series
 MOST_UNITS = 50_000
 BUDGET = 1e10  # cells x parameters squared over all runs
 FEWEST_RUNS = 40
+RARE = 0.05  # of a difference by chance, over the sides and effects that are looked at
 SAME_WEEKDAY = 28  # days of log from which a Monday is drawn for a Monday
 
 
@@ -41,10 +42,11 @@ class Simulation:
     Attributes:
         stated: The power that the plan states.
         achieved: Share that found the true effect; None where no effect was asked for.
+        smallest: Share that found the smallest effect that the plan sees, which is to have the wanted power.
         false_positives: Share that found an effect where there was none.
         runs: Simulated experiments that gave an estimate.
         failed: Those that gave none.
-        margin: Half of the Monte Carlo interval (95 %) of ``achieved`` around ``stated``.
+        margin: Half of the Monte Carlo interval (95 %) of ``achieved`` around ``stated``, by the normal approximation.
         false_margin: The same of ``false_positives`` around alpha.
         note: What was simulated, where that is not the whole plan; or why nothing was.
     """
@@ -60,18 +62,31 @@ class Simulation:
     false_margin: float | None
     note: str = ""
     alpha: float = 0.05
+    power: float = 0.8
+    smallest: float | None = None
 
     @property
     def differs(self) -> bool:
-        """Whether the achieved power is off the stated one by more than chance makes it."""
-        known = self.stated is not None and self.achieved is not None and self.margin is not None
-        return known and abs(self.achieved - self.stated) > self.margin  # type: ignore[operator]
+        """Whether the achieved power is off the stated one by more than chance makes it, at either effect."""
+        pairs = [(self.achieved, self.stated), (self.smallest, self.power)]
+        seen = [_by_chance(a, b, self.runs) for a, b in pairs if a is not None and b is not None]
+        return any(2 * len(seen) * chance < RARE for chance in seen)
 
     @property
     def too_often(self) -> bool:
         """Whether nothing's effect is found more often than alpha and chance explain."""
-        known = self.false_positives is not None and self.false_margin is not None
-        return known and self.false_positives > self.alpha + self.false_margin  # type: ignore[operator]
+        found = self.false_positives
+        return found is not None and found > self.alpha and 2 * _by_chance(found, self.alpha, self.runs) < RARE
+
+
+def _by_chance(share: float, expected: float, runs: int) -> float:
+    """Exact binomial probability of a share at least as far from the expected one, on its side."""
+    from scipy.special import bdtr, bdtrc
+
+    found = round(share * runs)
+    # A power that is one but for rounding would make a single miss impossible.
+    p = min(max(expected, 1e-12), 1.0 - 1.0 / (10 * runs))
+    return float(bdtr(found, runs, p) if share <= expected else bdtrc(found - 1, runs, p) if found else 1.0)
 
 
 def simulate(errors: PastErrors, candidate: Candidate, seen: Sight, ask: Ask, runs: int, seed: int) -> Simulation:
@@ -92,7 +107,9 @@ def simulate(errors: PastErrors, candidate: Candidate, seen: Sight, ask: Ask, ru
         return Simulation(candidate.label, name, seen.power, None, None, 0, 0, None, None, str(error))
     effect = None if seen.target.size is None else seen.target.size * scale
     found: list[bool] = []
+    small: list[bool] = []
     false: list[bool] = []
+    smallest = None if seen.detectable is None else seen.detectable * scale
     failed = 0
     for run in range(runs):
         try:
@@ -104,6 +121,8 @@ def simulate(errors: PastErrors, candidate: Candidate, seen: Sight, ask: Ask, ru
         false.append(abs(estimate.estimate) > beyond)
         if effect is not None:
             found.append(abs(estimate.estimate + effect) > beyond)
+        if smallest is not None:
+            small.append(abs(estimate.estimate + smallest) > beyond)
     if not false:
         return Simulation(
             candidate.label, name, seen.power, None, None, 0, failed, None, None, "no run gave an estimate"
@@ -122,6 +141,8 @@ def simulate(errors: PastErrors, candidate: Candidate, seen: Sight, ask: Ask, ru
         1.96 * math.sqrt(ask.alpha * (1.0 - ask.alpha) / n),
         note,
         ask.alpha,
+        ask.power,
+        float(np.mean(small)) if small else None,
     )
 
 

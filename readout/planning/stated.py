@@ -47,6 +47,10 @@ class StatedErrors:
             return two_arms(spread, round(control * clusters), round(treatment * clusters))
         return self._blocks(candidate, known, days)
 
+    def dated(self, candidate: Candidate) -> bool:
+        """Units, and the correlation within a cluster, are stated for the planned duration alone."""
+        return candidate.kind in ("request_rct", "switchback")
+
     def _blocks(self, candidate: Candidate, known: StatedMoments, days: float) -> PlannedError:
         assert candidate.block is not None
         clusters = known.clusters or 1

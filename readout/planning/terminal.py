@@ -23,7 +23,10 @@ def print_plan(report: PlanReport, console: Console) -> None:
     wanted = f"{percent(report.ask.power)} power at alpha {report.ask.alpha:g}"
     together = "; together: all clusters switch at one time" if words.has_together(report) else ""
     line = f"On {first.metric}, {report.ask.days:g} days, {wanted}; days: until the power is reached{together}."
-    _print(console, _plain(line, console, "dim"), Text(""), _panel(report, console))
+    _print(console, _plain(line, console, "dim"))
+    for note in report.notes:
+        _print(console, _plain(f"Note: {note}", console, "dim"))
+    _print(console, Text(""), _panel(report, console))
 
 
 def _print(console: Console, *parts: RenderableType) -> None:
@@ -63,10 +66,11 @@ def _panel(report: PlanReport, console: Console) -> Panel:
         Text.assemble((terminal(f"Run {words.headline(report)}.", console.encoding), f"bold {style}"))
     ]
     lines.append(_plain(words.verdict(report), console))
+    lines += [_plain(f"- {sentence}", console) for sentence in words.guards(report)]
     lines += [_plain(f"- {words.simulated(found)}", console) for found in report.simulations]
     if report.recommended.plan.candidate.block is not None:
         lines += [_plain(f"- {words.carried(found, report)}", console) for found in report.carryover]
-        lines.append(_plain(f"- Washout: {report.washout_why}.", console))
+        lines.append(_plain(f"- {words.washed(report)}", console))
     lines.append(Text.assemble(("Next: ", "bold"), _plain(report.assignment.use, console)))
     title = _plain(shorten(report.name, 60), console, "bold")
     return Panel(Group(*lines), title=title, title_align="left", border_style=style, box=ROUNDED)

@@ -21,7 +21,9 @@ def headline(report: PlanReport) -> str:
 
 def verdict(report: PlanReport) -> str:
     """Whether the plan is enough, in one sentence."""
-    seen = report.recommended.plan.first
+    seen = report.recommended.plan.weakest
+    if seen.detectable is None:
+        return f"It is not enough: {seen.target.metric} cannot be read under it: {seen.reason}."
     if seen.target.size is None:
         return (
             f"It sees an effect of {size(seen.detectable, seen.relative)} on {seen.target.metric} with a power of "
@@ -31,6 +33,31 @@ def verdict(report: PlanReport) -> str:
     if report.recommended.enough:
         return f"It has {found}; the smallest effect it sees is {size(seen.detectable, seen.relative)}."
     return f"It is not enough: {found}. The smallest effect it sees is {size(seen.detectable, seen.relative)}."
+
+
+def guards(report: PlanReport) -> list[str]:
+    """The guardrails that the recommended design may not show to hold, a sentence each."""
+    found = []
+    for seen in report.recommended.plan.sights:
+        if not seen.target.one_sided or (seen.power is not None and seen.power >= report.ask.power):
+            continue
+        if seen.power is None:
+            found.append(f"Guardrail {seen.target.metric} cannot be read under it: {seen.reason}.")
+            continue
+        longer = f"; {percent(report.ask.power)} takes {days(seen)} days" if seen.days is not None else ""
+        if seen.dated and seen.days is None:
+            longer = f"; {percent(report.ask.power)} takes over a year"
+        found.append(
+            f"Guardrail {seen.target.metric}: {percent(seen.power)} power to show that it holds within its margin of "
+            f"{seen.target.said}{longer}."
+        )
+    return found
+
+
+def washed(report: PlanReport) -> str:
+    """The washout and where it comes from."""
+    length = said(report.washout) if report.washout else "none"
+    return f"Washout: {length} ({report.washout_why})."
 
 
 def size(value: float | None, relative: float | None) -> str:
@@ -49,16 +76,24 @@ def units(seen: Sight) -> str:
 
 def days(seen: Sight) -> str:
     """How long it takes for the wanted power."""
-    if seen.target.size is None or seen.detectable is None or seen.target.per_unit:
+    if seen.target.size is None or seen.detectable is None or not seen.dated:
         return number(None)
     return f"{seen.days}" if seen.days is not None else "over a year"
+
+
+def unseen(seen: Sight) -> str:
+    """Why a metric cannot be read under a design; empty where it can."""
+    return seen.reason if seen.detectable is None else ""
 
 
 def remark(report: PlanReport, plan: DesignPlan) -> str:
     """What a reader of the table must know of a design."""
     from readout.planning.recommend import suits
 
-    parts = [plan.candidate.invalid or plan.first.reason * (plan.first.detectable is None)]
+    worst = plan.weakest
+    parts = [plan.candidate.invalid or unseen(plan.first)]
+    if not parts[0] and not plan.sees_all:
+        parts = [f"cannot read {worst.target.metric}"]
     if not plan.candidate.invalid:
         parts.append(suits(plan))
     if plan is report.recommended.plan:
@@ -124,12 +159,17 @@ def simulated(found: Simulation) -> str:
     if not found.runs:
         return f"{found.metric}: not simulated: {found.note}."
     parts = [f"{found.metric}: {found.runs:,} planned experiments on resampled past logs"]
+    told = []
     if found.achieved is not None and found.stated is not None:
-        compared = "differs by more than chance" if found.differs else "agrees within chance"
-        parts.append(
-            f"power {percent(found.achieved, 3)} achieved, {percent(found.stated, 3)} stated: it {compared} "
-            f"(± {percent(found.margin)})"
+        told.append(f"power {percent(found.achieved, 3)} achieved, {percent(found.stated, 3)} stated")
+    if found.smallest is not None:
+        told.append(
+            f"for the smallest effect that it sees, {percent(found.smallest, 3)} achieved, "
+            f"{percent(found.power, 3)} stated"
         )
+    if told:
+        parts += told
+        parts[-1] += ": " + ("differs by more than chance" if found.differs else "agrees within chance")
     if found.false_positives is not None:
         often = "more than chance explains" if found.too_often else "not more than chance explains"
         parts.append(

@@ -69,7 +69,7 @@ class Plan(Section):
     traffic: Annotated[Positive, Field(le=1)] = 1.0
     """Share of units or requests that are enrolled; clusters and blocks are enrolled whole."""
     start: Time | None = None
-    """First moment of the experiment; left out, the first Monday after the past log."""
+    """First moment of the experiment; left out, the first Monday after the past log and the as-of time."""
     effect: EffectSize | None = None
     """True effect that power is stated for; left out, each primary's minimum_effect."""
     simulations: Whole = 400

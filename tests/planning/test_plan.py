@@ -55,7 +55,8 @@ def test_the_schedule_is_balanced_over_the_calendar_and_can_be_redrawn(desk: Des
     assert schedule.mechanism is not None
     assert (schedule.mechanism.kind, schedule.mechanism.seed) == ("balanced", 0)
     blocks = schedule.blocks
-    assert blocks["start"].min() == datetime(2026, 10, 19, tzinfo=UTC)
+    # The first Monday after the past log and the time of planning: nobody can follow a schedule of the past.
+    assert blocks["start"].min() == datetime(2026, 11, 9, tzinfo=UTC)
     assert sorted(blocks["cluster"].unique()) == ["r00", "r01", "r02", "r03"]
     weekend = pl.col("start").dt.weekday() >= 6
     by = blocks.with_columns(weekend=weekend, hour=pl.col("start").dt.time())
@@ -265,6 +266,8 @@ def test_what_cannot_be_planned_is_left_out_with_its_reason(desk: Desk, usual: p
         ({"logs.columns.time": None}, 3, "design.kind", "no column has the role 'time'"),
         ({"design.kind": "cluster_rct", "design.block": None, "logs.columns.cluster": None}, 3, "design.kind",
          "no column has the role 'cluster'"),
+        ({"logs.columns.cluster": "regions"}, 3, "logs.columns.cluster", "the log has no column 'regions'"),
+        ({"logs.columns.time": "when", "logs.columns.unit": "usr"}, 3, "logs.columns.unit", "no column 'usr'"),
         ({"metrics.latency.column": "nowhere"}, 3, "metrics.latency.column", "nowhere"),
         ({"metrics.latency.quantile": 0.5}, 2, "metrics.latency", "cannot be planned for"),
         ({"logs.end": "2020-01-01"}, 3, "past.parquet", "no row is left"),
@@ -284,6 +287,54 @@ def test_errors_are_for_people(
     assert any(said in p["message"] for p in problems), problems
     assert any(where in p["where"] + p["message"] for p in problems), problems
     assert not (desk.folder / "out").exists()
+
+
+def test_a_design_that_cannot_read_every_primary_is_not_recommended(desk: Desk, usual: pl.DataFrame) -> None:
+    calls = {"column": "failed", "per": "unit", "role": "primary", "better": "lower", "minimum_effect": "50%"}
+    changes = {**UNITS, "metrics.latency.minimum_effect": "0.2%", "metrics.calls": calls, "plan.simulations": 0}
+    alone = desk.plan(usual, {**changes, "metrics.calls": None}).json
+    assert alone["recommended"]["kind"] != "user_rct"
+    both = desk.plan(usual, changes).json
+    assert both["recommended"]["kind"] == "user_rct"
+    text = (desk.written / "plan.md").read_text()
+    assert "cannot read calls" in text
+    # The sentence under the headline speaks of the primary that is seen worst.
+    assert "power for 0.2% on latency" in text.splitlines()[2]
+
+
+def test_a_guardrail_that_will_not_be_shown_to_hold_is_said_beside_the_headline(
+    desk: Desk, usual: pl.DataFrame
+) -> None:
+    spec = desk.write(usual, {"metrics.errors.margin": 0.004, "plan.simulations": 0, "plan.block": "2h"})
+    fixed = ["plan", str(spec), "--out", str(desk.folder / "out"), "--as-of", "2026-11-05", "--quiet"]
+    seen = json.loads(desk.call([*fixed, "--format", "json"]).out)
+    guard = _design(seen, seen["recommended"]["design"])["metrics"][1]
+    assert guard["power"] < 0.8
+    said = f"{100 * guard['power']:.2g} % power to show that it holds within its margin of 0.004"
+    assert said in " ".join(desk.call(fixed).out.replace("│", " ").split())
+    assert said in desk.call([*fixed, "--format", "markdown"]).out.partition("## What")[0]
+    assert "::warning" in desk.call([*fixed, "--format", "github"]).out
+
+
+def test_days_are_left_open_where_no_log_says_how_the_error_falls_with_time(desk: Desk, usual: pl.DataFrame) -> None:
+    desk.plan(usual.drop("at"), {**UNITS, "logs.columns.time": None, "metrics.latency.minimum_effect": "0.1%"})
+    row = next(line for line in (desk.written / "plan.md").read_text().splitlines() if line.startswith("| user_rct"))
+    assert row.split("|")[5].strip() == "–"
+    moments = {"mean": 100, "std_dev": 50, "requests_per_day": 20_000, "units": 3000, "icc_unit": 0.2}
+    desk.plan(None, {"plan.moments": {"latency": moments}, **UNITS})
+    rows = (desk.written / "plan.md").read_text().splitlines()
+    days = {line.split("|")[1].strip(): line.split("|")[5].strip() for line in rows if line.startswith("| ")}
+    assert days["user_rct"] == "–"
+    assert int(days["request_rct"]) == 1
+
+
+def test_the_simulation_holds_the_wanted_power_at_the_smallest_effect_too(desk: Desk, usual: pl.DataFrame) -> None:
+    plan = desk.plan(usual, {"plan.simulations": 200, "metrics.latency.minimum_effect": "40%"}).json
+    (simulated,) = plan["simulations"]
+    assert simulated["stated_power"] > 0.999
+    assert simulated["achieved_power_at_minimum_detectable_effect"] == pytest.approx(0.8, abs=0.1)
+    assert not simulated["differs"]
+    assert "for the smallest effect that it sees" in (desk.written / "plan.md").read_text()
 
 
 def test_designs_that_are_not_randomized_are_no_plans(desk: Desk, usual: pl.DataFrame) -> None:
