@@ -19,6 +19,7 @@ from readout.results import Check, Status
 from readout.samples import Blocks, RowArms
 from readout.spec.model import Spec
 from readout.terms import Term
+from readout.text import duration
 
 # Where every share is this near to its expected value (relative to it), a huge log's tiny imbalance only warns.
 SMALL_DEVIATION = 0.001
@@ -211,6 +212,15 @@ def treatment_start(evidence: Evidence) -> Check:
         if value > limit:
             message += ": the arm does not change where design.block says"
             return Check("treatment_start", "assignment", "fail", message, value=value, threshold=limit, action="pause")
+        if (runs := evidence.sample.drawn_every()) > 1:
+            length = evidence.sample.length
+            of = "" if length is None else f" of {duration(length)}"
+            longer = "" if length is None else f", {duration(runs * length)} long,"
+            message = (
+                f"the arm changes only where {runs} blocks{of} have passed: errors that take every block for a draw "
+                f"of its own are too small; state the blocks{longer} that were drawn (design.block)"
+            )
+            return Check("treatment_start", "assignment", "fail", message, value=runs, threshold=1.0, action="pause")
         return Check("treatment_start", "assignment", "pass", message, value=value, threshold=limit)
     if "treated before" in evidence.tables["rows"].columns:
         before, treated = (evidence.total(name, kept=False) for name in ("before", "treated before"))

@@ -22,7 +22,7 @@ from readout.logs import Logs
 from readout.planned import Against, against, schedule_of
 from readout.reduce import Table
 from readout.results import BlockPoint
-from readout.samples import capped, histograms
+from readout.samples import block_arms, capped, histograms
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.samples.block_methods import BlockMethod
 from readout.samples.block_time import by_bin, others_treated, time_grid, washed_out
@@ -112,28 +112,17 @@ class Blocks:
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables
         frame = tables["cells"]
-        cell = frame.group_by("cluster", "block").agg(
-            pl.col("arm").sort_by("n", "arm", descending=[True, False]).first(),
-            pl.col("n").max().alias("most"),
-            pl.col("n").sum().alias("all"),
-            pl.len().alias("n_arms"),
-        )
-        self._mixed = int((cell["n_arms"] > 1).sum())
-        self.off_block_rows = int((cell["all"] - cell["most"]).sum())
-        kept = frame.join(cell.select("cluster", "block", "arm"), on=["cluster", "block", "arm"]).sort(
-            "cluster", "block"
-        )
+        plan = None if self.schedule is None or self.schedule.mechanism is None else self.schedule.together
+        self._held = block_arms.held(frame, plan)
+        self.together = self._held.together
+        kept = frame.join(self._held.cells, on=["cluster", "block", "arm"]).sort("cluster", "block")
+        self.off_block_rows = int(frame["n"].sum()) - int(kept["n"].sum())
         self._frame = kept
         if kept["block"].dtype == pl.Int64:
             start = kept["block"]
         else:
             start = kept.select(pl.col("start").min().over("block"))["start"]
         self._starts = [EPOCH + timedelta(microseconds=us) for us in start.to_list()]
-        self.together = kept["cluster"].n_unique() > 1 and bool(
-            kept.group_by("block").agg(pl.col("arm").n_unique())["arm"].max() == 1
-        )
-        if self.schedule is not None and self.schedule.mechanism is not None:
-            self.together &= self.schedule.together
         self._order = time_grid(kept, start, self.length, self.together)
         self.plan: Against | None = None
         if self.schedule is not None:
@@ -159,12 +148,18 @@ class Blocks:
         frame = self._frame.with_columns(start)
         return frame.select("cluster", "start", end.alias("end"), "arm", "n", unit.rank("dense").alias("unit"))
 
+    def drawn_every(self) -> int:
+        """Of how many blocks the runs are between which alone the log's arm changes: 1 where blocks are as stated."""
+        series = self._frame["cluster"].rank("dense").to_numpy()
+        at = np.zeros_like(series) if self.together else series
+        return block_arms.run_length(self._order, at, self._frame["arm"].to_numpy())
+
     def counts(self) -> list[int]:
         arms = self._frame.unique("block")["arm"] if self.together else self._frame["arm"]
         return [int(n) for n in np.bincount(arms.to_numpy(), minlength=self._arms)]
 
     def mixed(self) -> tuple[int, int]:
-        return self._mixed, len(self._frame)
+        return self._held.mixed, self._held.units
 
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
         if term.quantile is not None:

@@ -171,6 +171,19 @@ def test_the_arm_changes_with_the_block(said):
     assert check.value == pytest.approx(39 * 8 / 4000)
 
 
+def test_blocks_that_are_shorter_than_those_that_were_drawn(said):
+    """Each arm stands for two hours, and the spec says one: every draw would count twice."""
+    coins = np.random.default_rng(2).integers(0, 2, 60)
+    log = blocks([["a", "b"][c] for c in coins])
+    assert said("treatment_start", log, {}, SWITCHBACK).status == "pass"
+    check = said("treatment_start", log, {}, {**SWITCHBACK, "block": "1h"})
+    assert (check.status, check.action, check.value) == ("fail", "pause", 2)
+    assert "2 blocks of 1h have passed" in check.message
+    assert "2h long" in check.message
+    # Too few blocks to tell: chance alone would do it.
+    assert said("treatment_start", log[:160], {}, {**SWITCHBACK, "block": "1h"}).status == "pass"
+
+
 @pytest.mark.parametrize(("mixed", "status"), [(1, "pass"), (2, "fail")])
 def test_units_in_two_arms(said, mixed, status):
     log = {"unit": [i // 2 for i in range(200)], "arm": ["a", "a", "b", "b"] * 50}

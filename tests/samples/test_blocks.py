@@ -109,6 +109,20 @@ def test_cells_are_the_sums_by_cluster_and_block(cells_of) -> None:
     assert evidence.sample.counts() == [sum(r[2] == a for r in want) for a in (0, 1)]
 
 
+def test_one_cluster_that_missed_a_switch_does_not_shrink_the_error(cells_of) -> None:
+    """All clusters switched together but for one block of one of them: its rows are left out, the unit stays."""
+    frame = log(together=True)
+    slip = (pl.col("region") == "us") & (pl.col("block") == 30)
+    other = pl.when(pl.col("arm") == "old").then(pl.lit("new")).otherwise(pl.lit("old"))
+    slipped = frame.with_columns(arm=pl.when(slip).then(other).otherwise("arm"))
+    clean, found = (cells_of(f, {"m": {"column": "ms"}}) for f in (frame, slipped))
+    assert found.sample.unit == clean.sample.unit == "block"
+    assert found.sample.counts() == clean.sample.counts()
+    assert found.sample.mixed() == (1, 112)
+    assert found.rows().dropped == {"arm differs from its block's": frame.filter(slip).height}
+    assert found.effect("m", 1).std_error == pytest.approx(clean.effect("m", 1).std_error, rel=0.03)
+
+
 @pytest.mark.parametrize("weights", ["rows", "units"])
 @pytest.mark.parametrize("together", [False, True])
 def test_effect_and_error_by_statsmodels(cells_of, together, weights) -> None:
