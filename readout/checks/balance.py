@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from readout.reduce import Table, pilot
 from readout.results import Check
 from readout.samples import Clusters, Sample, Units
 from readout.spec.model import Spec
-from readout.terms import Term, before_term, eligible_only
+from readout.terms import BEFORE, LEVEL, Term, before_term, eligible_only
 
 FEATURE = "@feature "
 LEVELS = "levels "
@@ -98,13 +99,14 @@ def label_tables(spec: Spec, logs: Logs, sample: Sample) -> list[Table]:
 
 
 def covariate_balance(evidence: Evidence) -> Check:
-    """Features, and outcomes in the pre-period, by arm, at the unit of randomization.
+    """Features, covariates, and outcomes in the pre-period, by arm, at the unit of randomization.
 
     P-values are adjusted for the number of comparisons (Bonferroni).
     """
     limit = threshold(evidence.spec, "covariate_balance", 0.001)
     compared = {name: FEATURE + name for name in evidence.logs.columns.get("features", ())}
     compared |= {term.label: term.name for term in earlier(evidence.spec, evidence.logs)}
+    compared |= _adjusted_for(evidence, compared)
     if not compared:
         return Check(
             "covariate_balance", "balance", "skip", "no pre-decision features are declared (logs.columns.features)"
@@ -113,7 +115,11 @@ def covariate_balance(evidence: Evidence) -> Check:
         (name, arm): _difference(evidence, key, arm) for arm in evidence.treatments for name, key in compared.items()
     }
     tested = [Difference(name, evidence.arms[arm], *one) for (name, arm), one in found.items() if one is not None]
-    left = [name for name in compared if all(found[name, arm] is None for arm in evidence.treatments)]
+    left = [
+        name
+        for name, key in compared.items()
+        if not key.startswith(LEVEL) and all(found[name, arm] is None for arm in evidence.treatments)
+    ]
     untested = f"; not compared (no values, one value, a list or a time, or over {MOST_LEVELS} levels): " + ", ".join(
         left
     )
@@ -130,16 +136,32 @@ def covariate_balance(evidence: Evidence) -> Check:
     ]
     details = {"balance": rows}
     said = f"{worst.covariate} differs between control and {worst.arm}"
-    after = f"(standardized difference {worst.before:+.3f}, p = {p:.2g} after {len(tested)} comparisons){untested}"
+    after = f"(standardized difference {worst.before:+.3f}, p = {p:.2g} after {_comparisons(len(tested))}){untested}"
     if p < limit:
         message = f"{said} beyond chance {after}"
         return Check("covariate_balance", "balance", "fail", message, *numbers, "pause", details)
     if p < SUSPICIOUS:
         return Check("covariate_balance", "balance", "warn", f"{said} {after}", *numbers, None, details)
     message = (
-        f"{len(tested)} comparisons; largest standardized difference {abs(largest.before):.3f} ({largest.covariate})"
+        f"{_comparisons(len(tested))}; largest standardized difference {abs(largest.before):.3f} ({largest.covariate})"
     )
     return Check("covariate_balance", "balance", "pass", message + untested, *numbers, None, details)
+
+
+def _comparisons(n: int) -> str:
+    return f"{n} comparison{'s' * (n != 1)}"
+
+
+def _adjusted_for(evidence: Evidence, compared: Collection[str]) -> dict[str, str]:
+    """Columns that metrics are adjusted for and that are not compared yet; text by its levels, metrics aside."""
+    terms = (covariate for term in evidence.terms.values() for covariate in term.covariates)
+    columns = {term.label: term.name for term in terms if not term.name.startswith(BEFORE)}
+    features = evidence.logs.columns.get("features", ())
+    return {
+        label: name
+        for label, name in columns.items()
+        if label not in compared and not (name.startswith(LEVEL) and label.partition(" = ")[0] in features)
+    }
 
 
 def _difference(evidence: Evidence, name: str, arm: int) -> tuple[float, float] | None:

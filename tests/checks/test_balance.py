@@ -101,3 +101,25 @@ def test_what_cannot_be_compared_is_named(said):
     assert check.message.endswith("levels): id, one")
     assert said("covariate_balance", rows, {"features": ["one"]}).status == "skip"
     assert said("covariate_balance", rows).status == "skip"
+
+
+@pytest.mark.parametrize("estimator", ["cuped", "regression_adjusted"])
+def test_what_metrics_are_adjusted_for_is_compared_too(said, estimator):
+    rng = np.random.default_rng(3)
+    arm = np.repeat(["a", "b"], 200)
+    moved = rng.normal(size=400) + (arm == "b")
+    rows = {"unit": np.arange(400), "arm": arm, "moved": moved, "even": rng.normal(size=400)}
+    for column, status in (("moved", "fail"), ("even", "pass")):
+        metrics = {"y": {"column": "y", "role": "primary", "better": "higher", "covariate": column}}
+        design = {"adjust": [column]} if estimator == "regression_adjusted" else {}
+        check = said("covariate_balance", rows, {}, design, metrics, estimator=estimator)
+        assert (check.status, column in check.message) == (status, True)
+        assert "1 comparisons" not in check.message
+
+
+def test_text_that_is_adjusted_for_is_compared_by_its_levels(said):
+    rows = {"unit": np.arange(400), "arm": ["a", "b"] * 200, "tier": ["x", "x", "z", "z"] * 50 + ["x", "z"] * 100}
+    check = said("covariate_balance", rows, {}, {"adjust": ["tier"]}, estimator="regression_adjusted")
+    assert (check.status, check.action) == ("fail", "pause")
+    assert "tier = " in check.message
+    assert "another level" not in check.message
