@@ -20,10 +20,9 @@ from readout.logs.frame import label
 from readout.reduce import pilot
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
-from readout.terms import LEVEL, Term, before_term, eligible_only
+from readout.terms import COVARIATE, LEVEL, Term, before_term, eligible_only
 from readout.text import visible
 
-COVARIATE = "@covariate "
 # Further levels of a text column are one level together.
 MOST_LEVELS = 20
 OTHER = "another level"
@@ -35,11 +34,16 @@ def with_covariates(spec: Spec, logs: Logs, metrics: list[Term]) -> list[Term]:
 
     Raises:
         LogError: A covariate that the log does not have or that cannot be adjusted for.
-        SpecError: regression_adjusted without any covariate.
+        SpecError: cuped or regression_adjusted without any covariate.
     """
     method = spec.estimator.method
     if method == "cuped":
-        return [t if t.quantile is not None else replace(t, covariates=_of_metric(spec, logs, t)) for t in metrics]
+        found = [t if t.quantile is not None else replace(t, covariates=_of_metric(spec, logs, t)) for t in metrics]
+        if not any(t.covariates for t in found):
+            message = "cuped needs a covariate, and no metric that it can adjust has one"
+            hint = "name one (metrics.NAME.covariate: COLUMN), or say design.pre_period: metrics as they were before"
+            raise SpecError([spec.source.problem(("estimator", "method"), message, hint)])
+        return found
     if method == "regression_adjusted":
         shared = tuple(_of_columns(spec, logs))
         return [

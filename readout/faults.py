@@ -10,14 +10,13 @@ import polars as pl
 from readout import economics
 from readout.capacity import LOAD
 from readout.checks import balance
-from readout.covariates import COVARIATE
 from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.reduce import NotFinite
 from readout.samples.joint_rows import JOINT
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
-from readout.terms import BEFORE
+from readout.terms import BEFORE, COVARIATE
 from readout.text import visible
 
 FROM_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)

@@ -16,6 +16,8 @@ from readout.spec.problems import KeyPath
 # Marks the share of rows at one level of a text column.
 LEVEL = "@level "
 FALLBACK, TIMEOUT, RETRIES = "@fallback", "@timeout", "@retries"
+# Marks a column that a metric names as its covariate.
+COVARIATE = "@covariate "
 # Marks a metric over the pre-period.
 BEFORE = "@before "
 UNIT_LEVEL = ("user_rct", "request_rct")

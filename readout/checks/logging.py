@@ -7,11 +7,12 @@ import polars as pl
 from readout.checks.base import listing, percent, share
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
-from readout.logs.frame import NO_TIME, OUTSIDE, PRE_PERIOD, REASONS
+from readout.logs.frame import NO_TIME, OUTSIDE, PRE_PERIOD, REASONS, drawn_within
 from readout.reduce import Table
 from readout.results import Check
+from readout.samples import Units
 from readout.spec.model import Spec
-from readout.terms import eligible_only
+from readout.terms import COVARIATE, eligible_only
 
 # Kinds of live state that a policy on shared capacity acts on, and how their columns tend to be named.
 STATE_KINDS = {
@@ -80,17 +81,20 @@ def bad_controls(evidence: Evidence) -> Check:
     before = [*logs.columns.get("state", ()), *logs.columns.get("features", ()), *spec.design.policy_inputs]
     after = _decided_after(spec, logs)
     wrong = [name for name in dict.fromkeys(before) if name in after]
-    if covariates := _covariates(spec):
+    if fixed := dict.fromkeys([*_covariates(spec), *(name for _, name in drawn_within(spec))]):
         # Whatever else it is, what a metric measures is no fact from before the experiment.
         after = {**_measured(spec), **after}
-        wrong += [name for name in covariates if name in after and name not in wrong]
-        before += covariates
+        wrong += [name for name in fixed if name in after and name not in wrong]
+        before += fixed
     if not before:
         return Check("bad_controls", "logging", "skip", "no state, features or policy inputs are declared")
     if wrong:
         said = "; ".join(f"{name!r} is {after[name]}" for name in wrong)
         message = f"declared as known before the decision, but decided after it: {said}"
         return Check("bad_controls", "logging", "fail", message, value=len(wrong), threshold=0, action="instrument")
+    if varying := _varying(evidence):
+        message = f"no fact from before the experiment, for it varies within units: {'; '.join(varying)}"
+        return Check("bad_controls", "logging", "warn", message, value=len(varying), threshold=0)
     return Check(
         "bad_controls", "logging", "pass", f"none of the {len(before)} pre-decision columns is decided after the action"
     )
@@ -174,6 +178,15 @@ def _covariates(spec: Spec) -> list[str]:
     if spec.estimator.method == "regression_adjusted":
         return list(dict.fromkeys(getattr(spec.design, "adjust", ())))
     return []
+
+
+def _varying(evidence: Evidence) -> list[str]:
+    """Columns named as a metric's covariate whose values a unit does not keep during the experiment."""
+    if not isinstance(evidence.sample, Units):
+        return []
+    named = {c.name: c for t in evidence.terms.values() for c in t.covariates if c.name.startswith(COVARIATE)}
+    found = {c.label: evidence.sample.varying(c) for c in named.values()}
+    return [f"{name!r} ({n:,} of {units:,})" for name, (n, units) in found.items() if n]
 
 
 def _measured(spec: Spec) -> dict[str, str]:

@@ -22,7 +22,7 @@ from readout.samples import adjusted, before, grouped, histograms, labels, robus
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
-from readout.terms import LEVEL, Term
+from readout.terms import COVARIATE, LEVEL, Term
 
 # Units are spread over this many groups for quantiles and labels: enough for their variance, few enough for memory.
 GROUPS = 256
@@ -65,14 +65,16 @@ class Units:
         sums: dict[str, pl.Expr] = {}
         self._quantiles = [t for t in terms if t.quantile is not None]
         for term in terms:
-            if term.quantile is None and not term.before:
+            if term.quantile is not None:
+                sums[row_count(term)] = term.count
+            elif not term.before:
                 sums |= term_sums(term)
         if self._eligible is not None:
             sums[ELIGIBLE] = self._eligible
         # One key of hash and arm groups in two thirds of the time of two.
         keys = {"unit": self._key // ARMS * ARMS + pl.col("@arm_code").cast(pl.UInt64)}
         units = Table("units", keys, where=self.rows, sums=sums, single=self._single)
-        units = labels.with_facts(units, self._facts)
+        units = labels.with_facts(units, self._facts) | self._facts_of_units(terms, units)
         tables = [units, *before.tables(self._logs, self._key // ARMS, terms), *self._histogram_tables(self._quantiles)]
         if self._without_id is not None:
             counted = {} if self._eligible is None else {ELIGIBLE: self._eligible}
@@ -120,13 +122,24 @@ class Units:
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
         if term.quantile is not None:
             control, treatment = self._histograms(term, arm)
-            return quantile_effect(control, treatment, term.quantile, alpha=alpha)
+            found = quantile_effect(control, treatment, term.quantile, alpha=alpha)
+            n_control, n_treatment = (int(self._mask(term, code).sum()) for code in (0, arm))
+            return replace(found, n_control=n_control, n_treatment=n_treatment)
         if term.robust is None:
             return self._effect(term, arm, alpha)
         raw = self.raw(term, 0), self.raw(term, arm)
         if robust.stands_alone(term):
             return robust.effect(term.robust, *raw, seed=self._seed, alpha=alpha)
         return robust.noted(self._effect(term, arm, alpha), *raw, self._caps_of(term), alpha)
+
+    def _facts_of_units(self, terms: Sequence[Term], units: Table) -> Table:
+        """Smallest and largest value of covariates that a unit's rows are to repeat."""
+        facts = [t for t in terms if t.name.startswith(COVARIATE) and not t.before and not self._single]
+        lows = {f"{t.name}|low": t.num for t in facts}
+        return Table(
+            units.name, units.keys, units.where, minima=lows, maxima={f"{t.name}|high": t.num for t in facts},
+            single=self._single,
+        )  # fmt: skip
 
     def _effect(self, term: Term, arm: int, alpha: float) -> Estimate:
         """The effect on values as they are compared: winsorized where the metric asks for it."""
@@ -152,6 +165,13 @@ class Units:
         """What a reader of the metric's interval should know of its strata or clusters."""
         n_clusters = len(self._names) if self._variance is not None else None
         return labels.notes(metric, self._facts, self._variance, n_clusters)
+
+    def varying(self, term: Term) -> tuple[int, int]:
+        """Units within which a covariate's column takes several values, and units that have one."""
+        if f"{term.name}|low" not in self._frame.columns:
+            return 0, 0
+        low, high = (self._frame[f"{term.name}|{end}"] for end in ("low", "high"))
+        return int((low < high).sum()), int(low.is_not_null().sum())
 
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
         control, treatment = ((num, self._weight(term, den)) for num, den in (self.arrays(term, a) for a in (0, arm)))

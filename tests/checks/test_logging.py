@@ -138,3 +138,21 @@ def test_no_failure_at_all(said):
     metrics = {"error_rate": {"column": "error", "role": "primary", "better": "lower"}}
     rows = log(error=[i % 50 == 0 for i in range(200)])
     assert said("completed_only", rows, metrics=metrics).value == 0.02
+
+
+@pytest.mark.parametrize(("stratum", "status"), [("usd", "fail"), ("done", "fail"), ("home", "pass")])
+def test_a_stratum_that_is_decided_after_the_action(said, stratum, status):
+    rows = log(done=[True, True, False, False] * 50, home=["x", "x", "z", "z"] * 50)
+    check = said("bad_controls", rows, {"after": ["done"]}, {"strata": [stratum]}, GUARDED)
+    assert check.status == status
+    assert status == "pass" or repr(stratum) in check.message
+
+
+def test_a_covariate_that_varies_within_units_warns(said):
+    units = [i // 4 for i in range(200)]
+    rows = log(unit=units, arm=["ab"[u % 2] for u in units], kept=units, varied=[i % 8 for i in range(200)])
+    for column, status in (("kept", "pass"), ("varied", "warn")):
+        metrics = {"y": {"column": "y", "role": "primary", "better": "higher", "covariate": column}}
+        check = said("bad_controls", rows, metrics=metrics, estimator="cuped")
+        assert check.status == status
+    assert "'varied' (50 of 50)" in check.message

@@ -303,6 +303,7 @@ def test_an_aa_test_of_several_arms(gather) -> None:
         ({"estimator": "cuped", "metrics.m.covariate": "befor"}, 3, "metrics.m.covariate"),
         ({"estimator": "cuped", "metrics.m.covariate": "tier"}, 3, "expected numbers or true/false"),
         ({"estimator": "cuped", "metrics.m.covariate": "broken"}, 3, "holds NaN or infinity"),
+        ({"estimator": "cuped"}, 2, "cuped needs a covariate"),
         ({"estimator": "regression_adjusted"}, 2, "needs covariates, and the spec names none"),
         ({"estimator": "regression_adjusted", "design.adjust": ["nil"]}, 3, "the log has no column 'nil'"),
         ({"estimator": "regression_adjusted", "design.adjust": ["day"]}, 3, "takes numbers, true/false or text"),
