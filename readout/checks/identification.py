@@ -16,6 +16,8 @@ from readout.spec.metrics import Metric
 from readout.verdicts import guardrail_of, verdict_of
 
 HALF = 0.5
+# A cap that leaves more than this of the plain standard error cures no tail.
+HARDLY = 0.9
 CALLED = {"winsorize": "winsorized", "trim": "trimmed", "median_of_means": "median-of-means", "catoni": "Catoni's"}
 
 
@@ -44,7 +46,8 @@ def tail_dominance(evidence: Evidence) -> Check:
     """Leaving out one unit must not change a verdict, and the mean must be one that the units can tell.
 
     It warns where the top 1 % of units hold half of a sum, where the tail index shows that the variance may be
-    infinite, and where one unit carries half of the sum of squares; not of a robust mean, which is compared instead.
+    infinite, and where one unit carries half of the sum of squares; not of a robust mean, which is compared instead,
+    unless winsorizing left it nearly as it was.
     """
     name = "tail_dominance"
     limit = threshold(evidence.spec, name, 1.0)
@@ -59,8 +62,9 @@ def tail_dominance(evidence: Evidence) -> Check:
                 said = f"{metric.name}: {one.changed} without one {evidence.sample.unit}{one.of}"
                 failures.append((one, f"{said} ({one.moved:.1f} standard errors)"))
         heavy = _heaviness(evidence, metric)
-        if metric.robust is None:
-            warnings += [f"{text}; {CURE}" if distrusted else text for text, distrusted in heavy]
+        if metric.robust is None or (idle := _hardly_cut(evidence, metric)):
+            cure = CURE if metric.robust is None else idle
+            warnings += [f"{text}; {cure}" if distrusted else text for text, distrusted in heavy]
         elif heavy:
             aside.append(f"{'; '.join(text for text, _ in heavy)}, and its {CALLED[metric.robust.method]} mean is read")
     moved = max((one.moved for one in seen), default=None)
@@ -87,6 +91,17 @@ def _judged(evidence: Evidence) -> Iterable[Metric]:
     """Metrics whose means decide."""
     metrics = evidence.spec.metrics.values()
     return [m for m in metrics if m.role in ("primary", "guardrail") and m.quantile is None]
+
+
+def _hardly_cut(evidence: Evidence, metric: Metric) -> str:
+    """What to do where winsorizing left the plain mean nearly as it was; empty where it did not."""
+    found = [e for arm in evidence.treatments if (e := evidence.effect(metric.name, arm)) is not None]
+    capped = [e for e in found if "cap" in e.diagnostics]
+    # Beside the plain error stands that of the capped mean before any adjustment.
+    errors = [(e.diagnostics.get("unadjusted_std_error", e.std_error), e) for e in capped]
+    if not errors or any(error < HARDLY * e.diagnostics["plain_std_error"] for error, e in errors):
+        return ""
+    return "its cap hardly changes it: take a lower robust.quantile"
 
 
 def _heaviness(evidence: Evidence, metric: Metric) -> list[tuple[str, bool]]:

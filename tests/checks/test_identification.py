@@ -124,3 +124,12 @@ def test_the_note_beside_the_number_says_it_too(evidence):
 
     (found,) = metric_results(evidence(tails(lambda r, n: 1 + r.pareto(1.5, n), 10_000, 1)))
     assert found.note.startswith("its mean is not to be trusted: tail index 1.")
+
+
+def test_a_cap_that_hardly_cuts_cures_nothing(said):
+    rows = log(0.0, outlier=300.0, units=400)
+    for quantile, status in ((0.999, "warn"), (0.9, "pass")):
+        robust = {"method": "winsorize", "quantile": quantile}
+        check = said("tail_dominance", rows, metrics={"y": {**METRICS["y"], "robust": robust}})
+        assert check.status == status
+        assert ("its cap hardly changes it" in check.message) == (status == "warn")
