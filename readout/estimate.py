@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,8 @@ _NUMBERS = (
 
 
 ADJUSTING = ("cuped", "regression_adjusted")
+# A difference in the share of missing values that is worth a word, and its least size in standard errors of rows.
+MISSING, MISSING_ERRORS = 0.01, 4.0
 
 
 def metric_results(evidence: Evidence) -> tuple[MetricResult, ...]:
@@ -118,6 +121,7 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
         )
     if metric.covariate is not None and evidence.sample.method != "cuped":
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
+    notes += [*_missing(evidence, metric, arm), *_at_odds(found)]
     if metric.role == "primary":
         notes += events.changes(evidence, metric, arm)
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):
@@ -127,6 +131,35 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
     if isinstance(evidence.sample, Blocks | Clusters | Units | RowArms):
         notes += evidence.sample.notes(metric)
     return "; ".join(notes)
+
+
+def _missing(evidence: Evidence, metric: Metric, arm: int) -> list[str]:
+    """That values are missing more often in one arm: what is compared is then who has one, too."""
+    rows = [evidence.total("n", code) for code in (0, arm)]
+    lost = [evidence.total(f"{metric.name}|null", code) for code in (0, arm)]
+    if not all(rows):
+        return []
+    shares = [n / of for n, of in zip(lost, rows, strict=True)]
+    pooled = sum(lost) / sum(rows)
+    error = math.sqrt(pooled * (1.0 - pooled) * sum(1.0 / of for of in rows))
+    if abs(shares[1] - shares[0]) < max(MISSING, MISSING_ERRORS * error):
+        return []
+    control, treated = (numbers.percent(share) for share in shares)
+    return [
+        f"no value on {treated} of the rows of {evidence.arms[arm]!r} and {control} of {evidence.arms[0]!r}: where "
+        "the arm decides who has one, part of the effect is who is left"
+    ]
+
+
+def _at_odds(found: Estimate) -> list[str]:
+    """That one of the two intervals leaves zero out and the other does not."""
+    low, high = found.relative_ci_low, found.relative_ci_high
+    if low is None or high is None or (low > 0.0 or high < 0.0) == (found.ci_low > 0.0 or found.ci_high < 0.0):
+        return []
+    return [
+        "the absolute interval and the relative one, made on the logarithm of the ratio, do not agree on zero: the "
+        "evidence is at its limit; better and worse go by the absolute one"
+    ]
 
 
 def _adjustment(evidence: Evidence, metric: Metric, found: Estimate) -> list[str]:

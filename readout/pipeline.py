@@ -20,7 +20,7 @@ from readout.decide import decide
 from readout.engines import require_engine
 from readout.errors import LogError, SpecError
 from readout.estimate import metric_results
-from readout.evidence import Evidence, count, require_rows, rows_table
+from readout.evidence import ROWS, Evidence, count, require_rows, rows_table
 from readout.exposure import Observed, observe
 from readout.faults import reading
 from readout.logs import Logs, open_logs
@@ -36,6 +36,7 @@ from readout.terms import Term, metric_terms
 from readout.text import duration
 
 Say = Callable[[str], None]
+LATER = "later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
         sample = sample_of(spec, logs, seed)
         observed = observe(spec, logs, sample, as_of)
         logs = observed.logs
-        terms, reduced = _reduce(spec, logs, metrics, sample, observed)
+        terms, reduced = _reduce(spec, logs, metrics, sample, observed, as_of)
     before.require_rows(spec, logs, reduced)
     left_out = {**sample.load(reduced), **observed.left_out(reduced)}
     evidence = Evidence(
@@ -155,7 +156,7 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
 
 
 def _reduce(
-    spec: Spec, logs: Logs, metrics: list[Term], sample: Sample, observed: Observed
+    spec: Spec, logs: Logs, metrics: list[Term], sample: Sample, observed: Observed, as_of: datetime
 ) -> tuple[Sequence[Term], Mapping[str, pl.DataFrame]]:
     """What all parts ask for, united, and the pass that answers it."""
     by_name = {t.name: t for t in metrics}
@@ -174,7 +175,7 @@ def _reduce(
     _refuse_own_names(spec, terms)
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
     tables = [
-        rows_table(missing),
+        rows_table(missing | _later(logs, as_of)),
         *observed.of(sample.tables(terms)),
         *observed.tables(spec),
         *logging.tables(spec, logs),
@@ -192,6 +193,13 @@ def _reduce(
     if again := observed.of(sample.again(reduced)):
         reduced |= run_pass(logs.frame, again, rows, one_scan=one_scan)
     return terms, reduced
+
+
+def _later(logs: Logs, as_of: datetime) -> dict[str, pl.Expr]:
+    """Rows from after the time that the memo is read as of."""
+    if not logs.has("time") or logs.dtype(str(logs.columns["time"])).is_integer():
+        return {}
+    return {LATER: count(pl.col("@time") > as_of)}
 
 
 def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Readout:
@@ -367,6 +375,8 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
     sample = evidence.sample
     if isinstance(sample, Clusters) and sample.weights == "units" and evidence.spec.economics is not None:
         notes.append("net value against control is that of the average cluster; sums by arm are over rows")
+    if LATER in evidence.tables[ROWS].columns and (n := evidence.total(LATER)):
+        notes.append(f"{n:,} kept rows are from after the time that this is read as of; logs.end leaves such rows out")
     notes += looks.notes(evidence)
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))

@@ -97,6 +97,8 @@ def test_a_quantile_is_within_its_stated_error(world):
         exact = np.quantile(frame.filter(pl.col("arm") == arm)["ms"].to_numpy(), 0.9)
         assert value == pytest.approx(exact, rel=0.01)
     assert m.note == "from value buckets at most 1 % wide"
+    units = frame.group_by("arm").agg(pl.col("user").n_unique())
+    assert {"old": m.n_control, "new": m.n_treatment} == dict(units.rows())
 
 
 def test_the_detectable_effect_is_what_a_test_finds_with_power_of_80_percent(world):
@@ -145,6 +147,37 @@ def test_nulls_are_left_out_and_counted(world):
     assert m.nulls == 96
     rows = {arm: frame.filter(pl.col("arm") == arm)["ms"].mean() for arm in ("old", "new")}
     assert m.estimate == pytest.approx(rows["new"] - rows["old"], rel=1e-12)
+
+
+def test_values_missing_in_one_arm_more_often_are_named(world):
+    gone = pl.int_range(pl.len()) % 5 == 0
+    alike = world.log(units=400).with_columns(ms=pl.when(~gone).then("ms"))
+    assert "no value on" not in by_name(world.readout(alike))["latency"].note
+    frame = world.log(units=400).with_columns(ms=pl.when(~gone | (pl.col("arm") == "old")).then("ms"))
+    note = by_name(world.readout(frame))["latency"].note
+    assert "of the rows of 'new' and 0 % of 'old'" in note
+
+
+def test_intervals_that_do_not_agree_on_zero_are_named(world):
+    frame = world.log(units=60)
+    assert "do not agree" not in by_name(world.readout(frame))["latency"].note
+    whale = frame.with_columns(ms=pl.when((pl.col("arm") == "old").cum_sum() == 1).then(1e7).otherwise("ms"))
+    m = by_name(world.readout(whale))["latency"]
+    assert (m.verdict, m.ci_high > 0 > m.relative_ci_high) == ("inconclusive", True)
+    assert "do not agree on zero" in m.note
+
+
+def test_rows_from_after_the_as_of_time_are_named(world):
+    changes = {"logs.columns.time": "ts"}
+    days = pl.datetime(2026, 10, 1) + pl.duration(days=pl.int_range(pl.len()) % 40)
+    frame = world.log().with_columns(ts=days)
+    later = int((frame["ts"] > datetime(2026, 11, 1)).sum())
+    assert later > 10
+    said = "kept rows are from after the time that this is read as of"
+    readout, _ = pipeline.run(world.write(frame, changes), as_of=datetime(2026, 11, 1, tzinfo=UTC), out=world.out)
+    assert any(note.startswith(f"{later} {said}") for note in readout.notes)
+    readout, _ = pipeline.run(world.write(frame, changes), as_of=datetime(2026, 12, 1, tzinfo=UTC), out=world.out)
+    assert not any(said in note for note in readout.notes)
 
 
 @pytest.mark.parametrize("field", [f.name for f in fields(pipeline.CheckReport)])
