@@ -121,7 +121,7 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
         )
     if metric.covariate is not None and evidence.sample.method != "cuped":
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
-    notes += [*_missing(evidence, metric, arm), *_at_odds(found)]
+    notes += [*_missing(evidence, metric, arm), *_at_odds(found), *_oversized(metric, found)]
     if metric.role == "primary":
         notes += events.changes(evidence, metric, arm)
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):
@@ -159,6 +159,18 @@ def _at_odds(found: Estimate) -> list[str]:
     return [
         "the absolute interval and the relative one, made on the logarithm of the ratio, do not agree on zero: the "
         "evidence is at its limit; better and worse go by the absolute one"
+    ]
+
+
+def _oversized(metric: Metric, found: Estimate) -> list[str]:
+    """That a size is a number no smaller than control's whole value, as where 5 is written for 5%."""
+    whole = abs(found.control_value)
+    said = {"margin": metric.margin, "minimum_effect": metric.minimum_effect}
+    return [
+        f"its {key} of {size.text} is no less than control's whole value, {numbers.number(whole)}; a share of that is "
+        "written with a per cent sign"
+        for key, size in said.items()
+        if size is not None and not size.relative and size.value >= max(whole, 1.0)
     ]
 
 

@@ -200,7 +200,9 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
     if rows.kept == 0:
         why = "; ".join(f"{n:,} {reason}" for reason, n in sorted(rows.dropped.items(), key=lambda kv: -kv[1]))
         hint = (
-            "widen logs.start/end or logs.last"
+            "nothing has been observed for as long as it is to be: read again later"
+            if evidence.until is not None and evidence.left_out
+            else "widen logs.start/end or logs.last"
             if OUTSIDE in rows.dropped
             else "see logs.where, design and logs.columns"
         )

@@ -205,6 +205,14 @@ def test_units_that_may_still_gain_rows_need_an_exposure(problems, look) -> None
     assert m.n_control + m.n_treatment == len(one_row_each)
 
 
+def test_a_look_before_any_exposure_is_over_says_to_wait(look) -> None:
+    with pytest.raises(LogError) as error:
+        look(users(), 2, SEQUENTIAL)
+    (problem,) = error.value.problems
+    assert "exposure not complete" in problem.message
+    assert problem.hint == "nothing has been observed for as long as it is to be: read again later"
+
+
 def test_an_exposure_needs_times(problems) -> None:
     (said,) = problems(users().drop("at"), {**SEQUENTIAL, "logs.columns.time": None}, LogError)
     assert said.startswith("logs.columns.time: decision.exposure needs a column for the role 'time'")
@@ -219,9 +227,11 @@ def test_requests_count_as_they_are_and_need_no_times(look) -> None:
     frame = pl.DataFrame({"arm": ARMS[code], "ms": rng.normal(9, 1, 3000), "failed": rng.random(3000) < 0.1})
     m = primary(look(frame, 30, {**REQUESTS, "logs.columns.time": None}))
     welch = stats.ttest_ind(frame.filter(arm="new")["ms"], frame.filter(arm="old")["ms"], equal_var=False)
-    reach = boundary(3000, 0.05, 5000, welch.df) * (welch.confidence_interval().high - m.estimate) / stats.t(
-        welch.df
-    ).ppf(0.975)
+    reach = (
+        boundary(3000, 0.05, 5000, welch.df)
+        * (welch.confidence_interval().high - m.estimate)
+        / stats.t(welch.df).ppf(0.975)
+    )
     assert (m.ci_low, m.ci_high) == pytest.approx((m.estimate - reach, m.estimate + reach), rel=1e-9)
 
 

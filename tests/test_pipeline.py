@@ -167,6 +167,13 @@ def test_intervals_that_do_not_agree_on_zero_are_named(world):
     assert "do not agree on zero" in m.note
 
 
+@pytest.mark.parametrize(("margin", "named"), [(5, True), ("5%", False), (0.5, False)])
+def test_a_margin_without_its_per_cent_sign_is_named(world, margin, named):
+    m = by_name(world.readout(world.log(), {"metrics.errors": {**METRICS["errors"], "margin": margin}}))["errors"]
+    assert m.control_value < 0.5
+    assert ("its margin of 5 is no less than control's whole value" in m.note) == named
+
+
 def test_rows_from_after_the_as_of_time_are_named(world):
     changes = {"logs.columns.time": "ts"}
     days = pl.datetime(2026, 10, 1) + pl.duration(days=pl.int_range(pl.len()) % 40)

@@ -191,7 +191,14 @@ def _finding(item: Any, full: KeyPath, kind: Any, path: KeyPath) -> Finding:
         case "too_short":
             return Finding(full, f"expected at least {ctx['min_length']} item{'s' * (ctx['min_length'] > 1)}, got none")
     expected = _EXPECTED.get(item["type"], "another kind of value")
-    return Finding(full, f"expected {expected.format(**ctx)}, got {show(given)}")
+    section = section_at(kind, path) if item["type"] == "dataclass_type" and isinstance(given, str) else None
+    hint = f"write {{method: {given}}}" if given in _methods(section) else ""
+    return Finding(full, f"expected {expected.format(**ctx)}, got {show(given)}", hint)
+
+
+def _methods(section: type | None) -> tuple[Any, ...]:
+    """The names that a section's ``method`` may bear."""
+    return typing.get_args(keys(section).get("method"))
 
 
 _EXPECTED = {

@@ -378,3 +378,10 @@ def test_words_of_the_machinery_never_show(problems: Asker, contract: str) -> No
     shown = " ".join(p.message + p.hint for p in problems(text))
     for jargon in ("Input", "pydantic", "dataclass", "dict", "NoneType", "type=", "validation", "tuple", "str "):
         assert jargon not in shown
+
+
+def test_a_method_where_a_mapping_belongs_is_shown_as_one(problems: Asker, small: str) -> None:
+    for given, hint in (("winsorize", "write {method: winsorize}"), ("winsor", "")):
+        line = f"  other: {{column: x, role: secondary, better: lower, robust: {given}}}"
+        found = only(problems(f"{small}{line}\n"))
+        assert (found.message, found.hint) == (f"metrics.other.robust: expected a mapping of keys, got '{given}'", hint)
