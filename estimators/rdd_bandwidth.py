@@ -95,9 +95,19 @@ def explained(fits: Sequence[tuple[Side, Fit]], outcomes: int) -> NDArray[np.flo
 
     A combination of other covariates shares their coefficient (the least-norm solution), and one that the polynomials
     explain gets none; neither changes the effect.
+
+    Raises:
+        EstimationError: No more rows with weight than covariates and polynomial terms.
     """
-    if fits[0][0].values.shape[1] == outcomes:
+    covariates = fits[0][0].values.shape[1] - outcomes
+    if not covariates:
         return np.zeros((0, outcomes))
+    rows_used = sum(int((fitted.weights > 0.0).sum()) for _, fitted in fits)
+    if rows_used <= covariates + sum(fitted.design.shape[1] for _, fitted in fits):
+        raise EstimationError(
+            f"{covariates} covariates are too many for the {rows_used} rows near the cutoff; leave some out or widen "
+            "the bandwidth"
+        )
     roots = [np.sqrt(fitted.weights)[:, None] for _, fitted in fits]
     rows = np.concatenate([root * fitted.raw(side) for root, (side, fitted) in zip(roots, fits, strict=True)])
     whole = np.concatenate([root * side.values[:, outcomes:] for root, (side, _) in zip(roots, fits, strict=True)])

@@ -90,6 +90,8 @@ def covariate_continuity(
 ) -> tuple[Reading, ...]:
     """Jumps of covariates at the cutoff, in the order of ``names``.
 
+    A covariate that is one constant below the cutoff and another above jumps for certain, with a p-value of 0.
+
     Args:
         covariates: ``(n, k)`` facts from before the treatment.
         names: ``k`` names.
@@ -101,11 +103,19 @@ def covariate_continuity(
         raise EstimationError("covariates must be a table with one column a name")
     found = []
     for j, name in enumerate(names):
-        if len(z) and float(np.ptp(z[:, j])) == 0.0:
-            found.append(Reading(name, reason="it is the same throughout, so it cannot jump"))
-            continue
-        found.append(_reading(name, z[:, j], running, cutoff, options))
+        found.append(_exact(name, z[:, j], running, cutoff) or _reading(name, z[:, j], running, cutoff, options))
     return _adjusted(found)
+
+
+def _exact(name: str, z: Vector, running: ArrayLike, cutoff: float) -> Reading | None:
+    """What is known without an error: a covariate that is constant, or constant on either side of the cutoff."""
+    below, above = (side.values[:, 0] for side in split(z, running, cutoff))
+    if float(np.ptp(below)) > 0.0 or float(np.ptp(above)) > 0.0:
+        return None
+    jump = float(above[0] - below[0])
+    if jump == 0.0:
+        return Reading(name, reason="it is the same throughout, so it cannot jump")
+    return Reading(name, estimate=jump, std_error=0.0, p_value=0.0, ci_low=jump, ci_high=jump)
 
 
 def placebo_cutoffs(

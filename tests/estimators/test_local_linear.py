@@ -161,6 +161,7 @@ def test_what_cannot_be_read_says_why() -> None:
         "varies too little near the cutoff": lambda: local_linear(np.full(200, 4.0), x),
         "not finite": lambda: local_linear(np.where(x > 0.9, np.nan, y), x),
         "one row a unit": lambda: local_linear(y[:-1], x),
+        "250 covariates are too many": lambda: local_linear(y, x, h=0.5, covariates=rng.normal(size=(200, 250))),
         "between 0 and 1": lambda: local_linear(y, x, takeup=2.0 * (x > 0)),
         "take-up does not jump": lambda: local_linear(y, x, takeup=np.zeros(200)),
         "a bandwidth must be a positive number": lambda: local_linear(y, x, h=-1.0),

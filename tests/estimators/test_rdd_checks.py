@@ -35,6 +35,8 @@ def test_a_covariate_that_jumps_is_named_and_the_others_are_left_alone() -> None
     assert tier.adjusted_p_value > 0.05
     assert same.estimate is None
     assert "cannot jump" in same.reason
+    (certain,) = covariate_continuity((x >= 0)[:, None], ["paid"], x)
+    assert (certain.estimate, certain.p_value, certain.adjusted_p_value) == (1.0, 0.0, 0.0)
     with pytest.raises(EstimationError, match="one column a name"):
         covariate_continuity(z, ["tier"], x)
 
