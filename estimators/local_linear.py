@@ -11,8 +11,8 @@ Titiunik (2019), Review of Economics and Statistics 101. The point is the conven
 mean squared error, whose bias is of the size of its error; the interval, its error, statistic and p-value are of the
 bias-corrected point, with the noise of the correction in the error. So the interval is not centred at the point.
 
-Coverage of the 95 % interval over 1,000 draws: 95 % where the mean is a parabola; 91 to 92 % at 800 and at 5,000 rows on
-the authors' hardest curve (their model 1, ``hc3`` 92 %), where a chosen bandwidth leaves bias of a higher order.
+Coverage of the 95 % interval over 1,000 draws: 95 % where the mean is a parabola; 91 to 92 % on the authors' first
+simulated curve, at 800 and at 5,000 rows, where a chosen bandwidth leaves bias of a higher order.
 """
 
 from __future__ import annotations
