@@ -165,8 +165,9 @@ class Replicates:
                 break
             inside, outside = outside, 2.0 * outside
         else:
+            more_draws_help = not self.exact and 1.0 / (1 + len(self.q)) > alpha
             raise EstimationError(
-                f"too few {units} for an interval at level {1.0 - alpha:g}: "
+                f"too few {'draws' if more_draws_help else units} for an interval at level {1.0 - alpha:g}: "
                 f"the smallest p-value that resampling can reach is {self.p_value(outside, std_error):.2g}"
             )
         while abs(outside - inside) > 1e-9 * std_error + 1e-15 * abs(outside):

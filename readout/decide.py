@@ -184,6 +184,10 @@ def _asks(facts: Facts, action: str) -> list[Match]:
     return [_of_check(c, "failed") for c in facts.checks if c.action == action and facts.status(c) == "fail"]
 
 
+def _spill_between_clusters(facts: Facts, _: bool) -> list[Match]:
+    return [] if facts.evidence.unit_level else _fails(facts, "untreated_outcomes")
+
+
 def _primary(facts: Facts, verdict: str) -> list[Match]:
     # A primary that could not be estimated settles nothing.
     return [
@@ -216,6 +220,7 @@ MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "warns": _warns,
     "unjudged": _unjudged,
     "asks": _asks,
+    "spill_between_clusters": _spill_between_clusters,
     "primary": _primary,
     "primary_small": _primary_small,
     "guardrail": _guardrail,

@@ -130,6 +130,12 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
         notes.append("a unit counts once in every cluster where it was seen")
     if isinstance(evidence.sample, Blocks | Clusters | Units | RowArms):
         notes += evidence.sample.notes(metric)
+    if (level_free := found.diagnostics.get("hajek_estimate")) is not None and metric.role in ("primary", "guardrail"):
+        shown = numbers.number(level_free, 3, True)
+        notes.append(
+            f"with weights that add up to one in either arm the same blocks give {shown}: what lies between the two "
+            "numbers is how many blocks chance put on either path, not an effect"
+        )
     return "; ".join(notes)
 
 

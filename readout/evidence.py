@@ -210,13 +210,13 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
         names = ", ".join(repr(a) for a in empty)
-        hint = f"arms in the log: {_arms_seen(evidence)}; see design.control and design.treatment, and the window"
+        hint = f"arms in the log: {arms_seen(evidence)}; see design.control and design.treatment, and the window"
         at = ("design", "control") if empty[0] == evidence.arms[0] else ("design", "treatment")
         message = f"no kept row of arm {names}; an effect needs both arms"
         raise LogError([evidence.spec.source.problem(at, message, hint)])
 
 
-def _arms_seen(evidence: Evidence) -> str:
+def arms_seen(evidence: Evidence) -> str:
     """The arm labels in slices of the log, for a hint."""
     logs = evidence.logs
     seen = pilot(logs.frame, [pl.col("@arm").drop_nulls().unique().implode().alias("arms")], logs.source.rows)

@@ -298,10 +298,17 @@ def _design(evidence: Evidence) -> dict[str, Any]:
         "shared_state": spec.design.shared_state,
         "block": None if block is None else duration(block.length) or block.column,
         "washout": duration(getattr(spec.design, "washout", None)),
+        **_compared_within(spec),
         **_schedule(evidence),
         **looks.design(evidence),
         **_pre_period(evidence.logs),
     }
+
+
+def _compared_within(spec: Spec) -> dict[str, Any]:
+    """The columns within whose levels arms are compared, where there are any."""
+    found = {name: getattr(spec.design, name, None) for name in ("strata", "pairs")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items() if value}
 
 
 def _pre_period(logs: Logs) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Made:
     spec: Any
     arms: tuple[str, ...] = ("old", "new")
     sequential: bool = False
+    unit_level: bool = True
 
     @property
     def treatments(self) -> range:
@@ -94,6 +95,8 @@ LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("broken_assignment", "pause", {"checks": [failed("srm", "pause")]}),
     ("later_facts_taken_for_earlier", "instrument", {"checks": [failed("bad_controls", "instrument")]}),
     ("missing_evidence", "instrument", {"checks": [failed("required_fields", "instrument")]}),
+    ("clusters_feel_each_other", "stronger_design",
+     {"checks": [failed("untreated_outcomes", "stronger_design")], "unit_level": False}),
     ("shared_capacity", "stronger_design", {"checks": [failed("unit_of_randomization", "stronger_design")]}),
     ("design_does_not_hold", "stronger_design", {"checks": [failed("tail_dominance", "stronger_design")]}),
     ("harmed", "rollback", {"guardrail": replace(GUARDRAIL, guardrail="harmed", estimate=0.02, ci_low=0.012)}),
@@ -108,7 +111,8 @@ def decision_of(*entries: dict[str, Any], **spec: Any) -> Any:
     checks = [c for e in entries for c in e.get("checks", [])]
     primary = next((e["primary"] for e in entries if "primary" in e), PRIMARY)
     guardrail = next((e["guardrail"] for e in entries if "guardrail" in e), GUARDRAIL)
-    return decide(made(primary, guardrail, **spec), checks)
+    evidence = replace(made(primary, guardrail, **spec), unit_level=all(e.get("unit_level", True) for e in entries))
+    return decide(evidence, checks)
 
 
 def test_the_table_has_the_rules_in_the_contracts_order():
@@ -252,6 +256,13 @@ def test_placeholders_of_the_table_are_known():
             assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= known
 
 
+def test_clusters_that_already_switch_are_not_told_to_switch():
+    entry = {"checks": [failed("untreated_outcomes", "stronger_design")]}
+    assert "design.kind: switchback" in decision_of(entry).next_step
+    together = decision_of({**entry, "unit_level": False}).next_step
+    assert together == "Switch those clusters together, as one, between old and new and read that."
+
+
 def test_ship_says_what_held():
     decision = decision_of({})
     assert decision.headline == "Ship new: latency -20.0 % [-24.0 %, -16.0 %], and its guardrail holds."
@@ -293,7 +304,7 @@ def test_what_was_not_estimated_is_said_once():
 
 
 def test_a_design_that_does_not_fit_marks_the_number_as_no_effect():
-    decision = decision_of(LADDER[4][2])
+    decision = decision_of(LADDER[5][2])
     assert decision.reasons[-1] == "Measured, not to be read as the effect: latency -20.0 % [-24.0 %, -16.0 %]"
     assert "switchback" in decision.next_step
     assert "switchback" not in decision_of(LADDER[5][2]).next_step

@@ -168,7 +168,7 @@ def eligibility(evidence: Evidence) -> Check:
     moved = [(s, arm) for s, arm in shifts if s.p_value * len(shifts) < ELIGIBLE_P and abs(s.estimate) > limit]
     if moved:
         shift, _ = max(moved, key=lambda found: abs(found[0].estimate))
-        said = "; ".join(f"the eligible share under {arm} differs by {percent(s.estimate)}" for s, arm in moved)
+        said = "; ".join(f"the eligible share under {arm} differs by {_points(s.estimate)}" for s, arm in moved)
         numbers = (shift.statistic, shift.p_value * len(shifts), abs(shift.estimate), limit)
         return Check(name, "assignment", "fail", f"{said}: it depends on the arm", *numbers, "pause")
     if ineligible == 0:
@@ -180,8 +180,12 @@ def eligibility(evidence: Evidence) -> Check:
         return Check(name, "assignment", "pass", message)
     largest, arm = max(shifts, key=lambda found: abs(found[0].estimate))
     p = min(1.0, largest.p_value * len(shifts))
-    message += f"; under {arm} the share differs by {percent(largest.estimate)} (p = {p:.2g})"
+    message += f"; under {arm} the share differs by {_points(largest.estimate)} (p = {p:.2g})"
     return Check(name, "assignment", "pass", message, largest.statistic, p, abs(largest.estimate), limit)
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2g} points"
 
 
 def exposure_time(evidence: Evidence) -> Check:
@@ -211,6 +215,8 @@ def treatment_start(evidence: Evidence) -> Check:
         message = f"{percent(value)} of rows carry another arm than their block's"
         if value > limit:
             message += ": the arm does not change where design.block says"
+            if not evidence.logs.has("cluster"):
+                message += ", or clusters switch apart and logs.columns.cluster does not name them"
             return Check("treatment_start", "assignment", "fail", message, value=value, threshold=limit, action="pause")
         if (runs := evidence.sample.drawn_every()) > 1:
             length = evidence.sample.length

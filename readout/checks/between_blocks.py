@@ -183,12 +183,13 @@ def _lags(evidence: Evidence, n: int) -> list[Carried] | str:
 def _size(evidence: Evidence, metric: str, arm: int) -> float:
     """``max(|effect|, minimum effect)`` in the metric's unit."""
     effect, minimum = evidence.effect(metric, arm), evidence.spec.metrics[metric].minimum_effect
-    if effect is None:
-        return 0.0
-    least = 0.0
-    if minimum is not None:
-        least = minimum.value * (abs(effect.control_value) if minimum.relative else 1.0)
-    return max(abs(effect.estimate), least)
+    if effect is not None:
+        size, control = abs(effect.estimate), abs(effect.control_value)
+    else:
+        num, den = evidence.sample.arm_total(evidence.terms[metric], 0)
+        size, control = 0.0, abs(num / den) if den else 0.0
+    least = 0.0 if minimum is None else minimum.value * (control if minimum.relative else 1.0)
+    return max(size, least)
 
 
 def _fading(evidence: Evidence) -> list[Fading]:

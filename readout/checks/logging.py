@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 
 from readout.checks.base import listing, percent, share
-from readout.evidence import Evidence, count, rows_table
+from readout.evidence import Evidence, arms_seen, count, rows_table
 from readout.logs import Logs
-from readout.logs.frame import NO_TIME, OUTSIDE, PRE_PERIOD, REASONS, drawn_within
+from readout.logs.frame import NO_TIME, OTHER_ARM, OUTSIDE, PRE_PERIOD, REASONS, drawn_within
 from readout.reduce import Table
 from readout.results import Check
 from readout.samples import Units
@@ -58,6 +58,9 @@ def required_fields(evidence: Evidence) -> Check:
         names = " ".join(logs.columns["state"]).lower()
         missing = [kind for kind, words in STATE_KINDS.items() if not any(w in names for w in words)]
         warnings += [f"no {kind} state is logged" for kind in missing]
+    if other := evidence.rows().dropped.get(OTHER_ARM):
+        said = f"{other:,} rows carry an arm that the spec does not name and are left out"
+        warnings.append(f"{said}; arms in the log: {arms_seen(evidence)}")
     failures = [f"the policy looks at {listing(unlogged)}, which the log does not have"] if unlogged else []
     if absent and spec.design.shared_state:
         failures.append(f"no values for {listing(absent)}, which a policy on shared state needs")

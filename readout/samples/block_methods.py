@@ -141,6 +141,11 @@ class BlockMethod:
             return
         message = f"horvitz_thompson needs the probabilities of paths of arms, and those of {kind} blocks are unknown"
         hint = "block_regression or randomization_inference; or blocks drawn one by one (bernoulli)"
+        if kind == "undescribed":
+            message = (
+                "horvitz_thompson needs the probabilities of paths of arms; nothing says how the schedule was drawn"
+            )
+            hint = "say design.assignment, where the schedule's blocks were drawn one by one (bernoulli)"
         raise SpecError([self._spec.source.problem(("design", "assignment"), message, hint)])
 
 

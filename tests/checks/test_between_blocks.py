@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from readout.evidence import Evidence
+
 START = np.datetime64("2026-10-05T00:00:00", "us")
 DESIGN = {"kind": "switchback", "block": "2h"}
 COLUMNS = {"time": "at", "cluster": "region"}
@@ -83,6 +85,15 @@ def test_a_lag_that_cannot_be_seen_sharply_only_warns(said):
     check = asked(said, noise=80.0)
     assert check.status == "warn"
     assert "is not ruled out" in check.message
+
+
+def test_where_no_effect_is_estimated_the_minimum_effect_says_what_matters(said, monkeypatch):
+    monkeypatch.setattr(Evidence, "effect", lambda *_: None)
+    metrics = {"y": {"column": "y", "role": "primary", "better": "lower", "minimum_effect": "12%"}}
+    check = said("carryover", log(), columns=COLUMNS, design=DESIGN, metrics=metrics)
+    assert check.status == "pass"
+    band = float(check.message.partition("inside ±")[2].partition(",")[0])
+    assert band == pytest.approx(0.25 * 12.0, rel=0.02)
 
 
 def test_more_lags_are_tested_where_the_design_says_so(said):

@@ -27,6 +27,16 @@ def test_everything_is_there(said):
     assert (check.status, check.message) == ("pass", "intended and executed action and state are logged on 200 rows")
 
 
+def test_rows_of_an_arm_that_the_spec_does_not_name_are_warned_of(said):
+    rows = log()
+    rows["arm"] = ["a", "b", "max", "b"] * 50
+    check = said("required_fields", rows, STATE, SHARED, GUARDED)
+    assert (check.status, check.action) == ("warn", None)
+    assert check.message.startswith(
+        "50 rows carry an arm that the spec does not name and are left out; arms in the log: 'a', 'b', 'max'"
+    )
+
+
 @pytest.mark.parametrize("role", ["intended", "executed"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_an_action_that_is_not_logged(said, role, shared):

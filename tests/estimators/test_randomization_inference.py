@@ -142,6 +142,7 @@ def test_agrees_with_scipys_permutation_test() -> None:
     ("clusters", "options", "message"),
     [
         (clusters_of(1, n=4), {}, r"too few clusters for an interval at level 0\.95.*can reach is 0\.17"),
+        (clusters_of(1, n=12), {"draws": 10}, r"too few draws for an interval at level 0\.95.*can reach is 0\.091"),
         (clusters_of(1), {"mechanism": "stratified"}, "needs the clusters' strata"),
         (clusters_of(1), {"mechanism": "paired"}, "needs the clusters' pairs"),
         (clusters_of(1, pairs=np.arange(10) // 2), {"mechanism": "complete"}, "assigned within pairs"),

@@ -119,7 +119,7 @@ def test_horvitz_thompson_refuses_unknown_paths(ask, world, kind) -> None:
     plan = Schedule(draw(Mechanism(kind, {"old": 1, "new": 1}, 1), START, START + timedelta(days=14),
                          timedelta(hours=2), clusters=("eu", "us")).blocks)  # fmt: skip
     write(plan, world.folder / "plan.parquet")
-    with pytest.raises(SpecError, match="undescribed blocks are unknown"):
+    with pytest.raises(SpecError, match="nothing says how the schedule was drawn"):
         ask(log(kind), "horvitz_thompson", schedule="plan.parquet")
 
 
@@ -227,4 +227,7 @@ def test_the_memo_names_the_method(world) -> None:
     paths = world.readout(log(), {**changes, "estimator": "horvitz_thompson"})
     assert paths.metrics[0].estimand == "difference of the mean over rows; blocks count alike"
     assert paths.diagnostics["ms (new)"]["order"] == 1
+    hajek = paths.diagnostics["ms (new)"]["hajek_estimate"]
+    assert abs(hajek - 2.0) < 1.0 < abs(paths.metrics[0].estimate - 2.0)
+    assert f"the same blocks give {hajek:+.3g}: what lies between the two" in paths.metrics[0].note
     assert spec.load(world.folder / "spec.yaml").estimator.method == "horvitz_thompson"

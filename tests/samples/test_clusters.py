@@ -302,6 +302,7 @@ def test_the_memo_says_how_clusters_were_assigned(world) -> None:
     assert readout.assignment == (
         "Clusters were assigned as wholes, within strata of size, zone and pairs: 12 to old, 12 to new."
     )
+    assert (readout.design["strata"], readout.design["pairs"]) == (["size", "zone"], "pair")
     (m,) = readout.metrics
     assert (m.unit, m.method, m.n_control) == ("cluster", "cluster_means", 12)
     assert m.estimand == "difference of the mean over rows; clusters count alike"
