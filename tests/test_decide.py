@@ -307,7 +307,7 @@ def test_a_design_that_does_not_fit_marks_the_number_as_no_effect():
     decision = decision_of(LADDER[5][2])
     assert decision.reasons[-1] == "Measured, not to be read as the effect: latency -20.0 % [-24.0 %, -16.0 %]"
     assert "switchback" in decision.next_step
-    assert "switchback" not in decision_of(LADDER[5][2]).next_step
+    assert "switchback" not in decision_of(LADDER[6][2]).next_step
 
 
 @pytest.mark.parametrize(
