@@ -34,6 +34,7 @@ from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
 from estimators.panel import Panel
 from estimators.power import detectable_effect, power
+from estimators.pre_trend import pre_trend, slope_for_power, trend_power
 from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
 from estimators.randomization_blocks import leave_one_out_schedule, randomization_blocks
@@ -42,6 +43,7 @@ from estimators.rdd_bins import binned_means
 from estimators.rdd_checks import bandwidth_sensitivity, covariate_continuity, donut, placebo_cutoffs
 from estimators.rdd_density import density_test
 from estimators.regression_adjusted import regression_adjusted
+from estimators.relative_magnitudes import breakdown, relative_magnitudes
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
 from estimators.tail_index import tail_index
@@ -89,6 +91,7 @@ __all__ = [
     "binned_means",
     "block_quantile",
     "block_regression",
+    "breakdown",
     "callaway_santanna",
     "catoni",
     "chi_square_srm",
@@ -121,15 +124,19 @@ __all__ = [
     "minimum_detectable_effect",
     "placebo_cutoffs",
     "power",
+    "pre_trend",
     "quantile",
     "quantile_effect",
     "randomization_blocks",
     "randomization_inference",
     "regression_adjusted",
+    "relative_magnitudes",
     "sequential_srm",
     "share_of_top",
+    "slope_for_power",
     "stratified",
     "tail_index",
+    "trend_power",
     "trimmed",
     "two_by_two",
     "winsorized",
