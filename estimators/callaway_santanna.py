@@ -78,7 +78,7 @@ def callaway_santanna(
         raise ValueError(f"aggregate must be one of {AGGREGATES}")
     cells = group_time(panel, controls=controls, base=base)
     codes, clustered_by = cells.panel.error_groups()
-    cohort = _cohort_of_groups(cells.panel, codes)
+    cohort = cells.panel.cohorts(codes)
     events = averages_by_event_time(cells, codes)
     parts, estimate, scores, share = _overall(cells, codes, aggregate, events)
     treated, treated_scores = _treated_mean(cells, codes, share)
@@ -118,7 +118,7 @@ def event_effects(panel: Panel, *, controls: str = "never", base: str = "univers
     """Effects by event time with their joint covariance, for pre-trend tests and sensitivity analyses."""
     cells = group_time(panel, controls=controls, base=base)
     codes, _ = cells.panel.error_groups()
-    return effects(averages_by_event_time(cells, codes), _cohort_of_groups(cells.panel, codes))
+    return effects(averages_by_event_time(cells, codes), cells.panel.cohorts(codes))
 
 
 def group_time_effects(cells: GroupTime) -> Effects:
@@ -128,7 +128,7 @@ def group_time_effects(cells: GroupTime) -> Effects:
     keys = tuple((labels[g], labels[t]) for g, t in zip(cells.group, cells.period, strict=True))
     scores = group_sums(cells.influence / len(cells.panel.y), codes)
     own = Averages(keys, cells.effect, scores, np.eye(len(keys)))
-    return effects(own, _cohort_of_groups(cells.panel, codes))
+    return effects(own, cells.panel.cohorts(codes))
 
 
 def effects(averages: Averages, cohort: Codes) -> Effects:
@@ -212,10 +212,3 @@ def _treated_mean(cells: GroupTime, codes: Codes, share: Vector) -> tuple[float,
         value += float(weight * outcome.mean())
         scores[mine] += weight * (outcome - outcome.mean()) / len(outcome)
     return value, group_sums(scores[:, None], codes)[:, 0]
-
-
-def _cohort_of_groups(panel: Panel, codes: Codes) -> Codes:
-    """``(n_groups,)`` cohort codes of the independent groups, all of whose units start together."""
-    cohort = np.zeros(int(codes.max()) + 1, dtype=np.intp)
-    cohort[codes] = panel.first
-    return cohort

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.estimate import Estimate
-from estimators.event_effects import Effects, beyond_rounding, relative_to_untreated
+from estimators.event_effects import Effects, beyond_rounding, cohort_df, relative_to_untreated
 from estimators.fixed_effects import sweep
 from estimators.inference import EstimationError, finish
 from estimators.panel import Codes, Matrix, Panel, Vector, group_sums
@@ -45,11 +45,11 @@ def event_study(panel: Panel, *, alpha: float = 0.05, seed: int = 0) -> Estimate
         seed: Seed of the simultaneous bands.
 
     Returns:
-        The effect in the outcome's unit; errors are CR1 with one degree of freedom less than clusters, clustered as
-        ``Panel.error_groups`` says, unit effects not counted as parameters. ``treatment_value`` is the mean outcome of
-        the treated over the same event times, ``control_value`` what they would have had. ``diagnostics``:
-        ``event_study`` rows, ``form`` (``two_way`` or ``sun_abraham``), ``clustered_by``, ``n_clusters``, and the
-        panel's counts.
+        The effect in the outcome's unit; errors are CR1, clustered as ``Panel.error_groups`` says, unit effects not
+        counted as parameters, with Satterthwaite's degrees of freedom over cohorts: few treated leave few.
+        ``treatment_value`` is the mean outcome of the treated over the same event times, ``control_value`` what they
+        would have had. ``diagnostics``: ``event_study`` rows, ``form`` (``two_way`` or ``sun_abraham``),
+        ``clustered_by``, ``n_clusters``, and the panel's counts.
 
     Raises:
         EstimationError: No unit to compare with, covariates that are collinear with the effects, too few clusters, or
@@ -61,7 +61,7 @@ def event_study(panel: Panel, *, alpha: float = 0.05, seed: int = 0) -> Estimate
     estimate = float(found.effects[after].mean())
     treated, treated_scores = _treated_mean(found, [e for e in found.times if e >= 0])
     std_error = float(np.linalg.norm(scores))
-    df = found.scores.shape[0] - 1.0
+    df = cohort_df(scores, found.panel.cohorts(found.codes))
     n_treated = int((found.panel.first < found.panel.y.shape[1]).sum())
     return finish(
         "event_study",
@@ -94,7 +94,8 @@ def _effects(found: _Fit) -> Effects:
     keys = [*found.times, -1]
     values = np.r_[found.effects, 0.0][order]
     scores = np.column_stack([found.scores, np.zeros(len(found.scores))])[:, order]
-    df = np.full(len(keys), len(scores) - 1.0)
+    cohort = found.panel.cohorts(found.codes)
+    df = np.array([cohort_df(s, cohort) for s in scores.T])
     return Effects(tuple(keys[i] for i in order), values, scores.T @ scores, df)
 
 

@@ -160,6 +160,12 @@ class Panel:
                 return codes.astype(np.intp), "cluster"
         return np.arange(len(self.y)), "unit"
 
+    def cohorts(self, codes: Codes) -> Codes:
+        """``(n_groups,)`` first treated period of the groups of ``error_groups``, all of whose units start together."""
+        cohort = np.zeros(int(codes.max()) + 1, dtype=np.intp)
+        cohort[codes] = self.first
+        return cohort
+
     def counts(self) -> dict[str, Any]:
         """What every method says of its panel: units by start, those never treated, dropped ones, missing cells."""
         n, t = self.y.shape
