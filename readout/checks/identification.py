@@ -8,7 +8,7 @@ from typing import Any
 
 from estimators.inference import EstimationError
 from estimators.tail_index import Tail
-from readout.checks.base import percent, threshold
+from readout.checks.base import listing, percent, threshold
 from readout.evidence import Evidence
 from readout.results import Check, Status
 from readout.robust_notes import CURE, distrust
@@ -51,11 +51,13 @@ def tail_dominance(evidence: Evidence) -> Check:
     """
     name = "tail_dominance"
     limit = threshold(evidence.spec, name, 1.0)
-    failures, warnings, aside, seen = [], [], [], []
+    failures, warnings, aside, seen, unseen = [], [], [], [], []
     for metric in _judged(evidence):
         for arm in evidence.treatments:
             one = _without_one(evidence, metric, arm)
             if one is None:
+                if evidence.effect(metric.name, arm) is not None and metric.name not in unseen:
+                    unseen.append(metric.name)
                 continue
             seen.append(one)
             if one.changed and one.moved > limit:
@@ -80,8 +82,12 @@ def tail_dominance(evidence: Evidence) -> Check:
     if warnings:
         message = "; ".join([*warnings, *aside])
         return Check(name, "identification", "warn", message, value=moved, threshold=limit, details=details)
-    if not seen:
+    if not seen or unseen:
         message = "no mean or ratio among primaries and guardrails could be computed without a unit"
+        if seen:
+            message = f"not seen of {listing(unseen)}, which could not be computed without its {evidence.sample.unit} "
+            message += f"that counts most; no single {evidence.sample.unit} decides the others' verdicts"
+        message = "; ".join([message, *aside])
         return Check(name, "identification", "skip", message, threshold=limit, details=details)
     message = "; ".join([f"no single {evidence.sample.unit} decides a primary's or guardrail's verdict", *aside])
     return Check(name, "identification", "pass", message, value=moved, threshold=limit, details=details)
@@ -97,9 +103,7 @@ def _hardly_cut(evidence: Evidence, metric: Metric) -> str:
     """What to do where winsorizing left the plain mean nearly as it was; empty where it did not."""
     found = [e for arm in evidence.treatments if (e := evidence.effect(metric.name, arm)) is not None]
     capped = [e for e in found if "cap" in e.diagnostics]
-    # Beside the plain error stands that of the capped mean before any adjustment.
-    errors = [(e.diagnostics.get("unadjusted_std_error", e.std_error), e) for e in capped]
-    if not errors or any(error < HARDLY * e.diagnostics["plain_std_error"] for error, e in errors):
+    if not capped or any(e.std_error < HARDLY * e.diagnostics["plain_std_error"] for e in capped):
         return ""
     return "its cap hardly changes it: take a lower robust.quantile"
 

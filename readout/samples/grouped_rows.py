@@ -18,12 +18,12 @@ Sides = list[dict[str, Moments]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The rows of one arm (0 control, 1 treatment) in one stratum or cluster, and their largest value."""
+    """The rows of one arm (0 control, 1 treatment) in one stratum or cluster, their smallest and largest value."""
 
     arm: int
     code: int
     moments: Moments
-    largest: float
+    ends: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,14 @@ class Grouped:
             sides[group.arm][self.names[group.code]] = group.moments
         return stratified(*sides, alpha=alpha)
 
-    def without_largest(self, alpha: float) -> Estimate | None:
-        """The effect of a plain mean without the largest value of a group, whichever moves its arm's sum most.
+    def without_farthest(self, alpha: float) -> Estimate | None:
+        """The effect of a plain mean without a group's value that is farthest from its mean, of the group where that
+        moves its arm's sum most.
 
         None where no group has three rows.
         """
         moves = [
-            abs(g.moments.mean_num - without(g.moments, g.largest).mean_num) * self._size(g.code)
+            abs(g.moments.mean_num - without(g.moments, farthest(g.moments, g.ends)).mean_num) * self._size(g.code)
             if g.moments.n >= 3
             else -1.0
             for g in self.groups
@@ -67,7 +68,8 @@ class Grouped:
         at = int(np.argmax(moves))
         if moves[at] < 0.0:
             return None
-        less = replace(self.groups[at], moments=without(self.groups[at].moments, self.groups[at].largest))
+        mine = self.groups[at]
+        less = replace(mine, moments=without(mine.moments, farthest(mine.moments, mine.ends)))
         return replace(self, groups=[*self.groups[:at], less, *self.groups[at + 1 :]]).effect(alpha)
 
     def _size(self, code: int) -> int:
@@ -85,12 +87,14 @@ class Grouped:
 def by_arm(frame: pl.DataFrame, n_facts: int) -> pl.DataFrame:
     """A table of sums by arm and facts, by arm only."""
     frame = frame.drop([low(i) for i in range(n_facts)])
-    largest = pl.selectors.ends_with("|max")
-    return (
-        frame.group_by("arm")
-        .agg((pl.selectors.all() - largest - pl.selectors.by_name("arm")).sum(), largest.max())
-        .sort("arm")
-    )
+    largest, smallest = pl.selectors.ends_with("|max"), pl.selectors.ends_with("|min")
+    sums = pl.selectors.all() - largest - smallest - pl.selectors.by_name("arm")
+    return frame.group_by("arm").agg(sums.sum(), largest.max(), smallest.min()).sort("arm")
+
+
+def farthest(m: Moments, ends: tuple[float, float]) -> float:
+    """The smallest or the largest value, whichever lies farther from the mean."""
+    return max(ends, key=lambda value: abs(value - m.mean_num))
 
 
 def without(m: Moments, value: float) -> Moments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -92,10 +91,12 @@ def capped_covariates(robust: Robust, x: Sequence[Vector]) -> list[Vector]:
     return done
 
 
-def noted(found: Estimate, control: Arrays, treatment: Arrays, at: tuple[Caps, Caps | None], alpha: float) -> Estimate:
-    """An estimate from capped values, with what capping did and the plain estimate beside it."""
+def noted(
+    found: Estimate, plain: Estimate, control: Arrays, treatment: Arrays, at: tuple[Caps, Caps | None]
+) -> Estimate:
+    """An estimate from capped values, with what capping did and the same estimate of the values as they are beside."""
     method = WINSORIZE if found.method == "difference_in_means" else found.method
-    shown = {**found.diagnostics, **cut(control, treatment, at), **_plain(control, treatment, alpha)}
+    shown = {**found.diagnostics, **cut(control, treatment, at), **_beside(plain)}
     return replace(found, method=method, diagnostics=shown)
 
 
@@ -106,7 +107,8 @@ def effect(robust: Robust, control: Arrays, treatment: Arrays, *, seed: int, alp
         EstimationError: As the estimators.
     """
     found = _estimate(robust, control, treatment, _splits(robust, control, treatment, seed, alpha), alpha)
-    return replace(found, diagnostics={**found.diagnostics, **_plain(control, treatment, alpha)})
+    plain = difference_in_means(Moments.from_arrays(*control), Moments.from_arrays(*treatment), alpha=alpha)
+    return replace(found, diagnostics={**found.diagnostics, **_beside(plain)})
 
 
 def without_one(robust: Robust, control: Arrays, treatment: Arrays, *, seed: int, alpha: float) -> Estimate:
@@ -145,7 +147,5 @@ def _splits(robust: Robust, control: Arrays, treatment: Arrays, seed: int, alpha
     return split_arms(sizes, robust.groups, alpha=alpha, seed=seed)
 
 
-def _plain(control: Arrays, treatment: Arrays, alpha: float) -> dict[str, Any]:
-    found = difference_in_means(Moments.from_arrays(*control), Moments.from_arrays(*treatment), alpha=alpha)
-    finite = math.isfinite(found.ci_low)
-    return {"plain_estimate": found.estimate, "plain_std_error": found.std_error if finite else None}
+def _beside(plain: Estimate) -> dict[str, Any]:
+    return {"plain_estimate": plain.estimate, "plain_std_error": plain.std_error}

@@ -66,12 +66,13 @@ class RowArms:
         wanted = {num_sum(t): t.num for t in plain} | {den_sum(t): t.den for t in plain if t.den is not None}
         self._shift = pilot_means(self._logs.frame, wanted, self._logs.source.rows)
         sums: dict[str, pl.Expr] = {}
+        minima: dict[str, pl.Expr] = {}
         maxima: dict[str, pl.Expr] = {}
         self._watches = tails.watches(self._logs, {t.name: self._centred(t) for t in plain if self._decides(t)})
         for term in plain:
             x = self._centred(term)
             sums |= {f"{term.name}|n": term.count, f"{term.name}|x": x, f"{term.name}|xx": x * x}
-            maxima[f"{term.name}|max"] = term.num.cast(pl.Float64)
+            minima[f"{term.name}|min"] = maxima[f"{term.name}|max"] = term.num.cast(pl.Float64)
             if term.den is not None:
                 d = term.den.cast(pl.Float64) - self._shift[den_sum(term)]
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}
@@ -83,7 +84,7 @@ class RowArms:
         keys = {"arm": pl.col("@arm_code")} | {labels.low(i): fact.value for i, fact in enumerate(self._facts)}
         self._quantiles = [t for t in terms if t.quantile is not None]
         quantiles = histograms.packed(self._quantiles, self._group, KEPT, self._logs)
-        arms = Table("arms", keys, where=KEPT, sums=sums, maxima=maxima)
+        arms = Table("arms", keys, where=KEPT, sums=sums, minima=minima, maxima=maxima)
         single = self._units.tables([*held, *(c for t in held for c in t.covariates)]) if held else []
         return [arms, *single, *quantiles]
 
@@ -153,7 +154,7 @@ class RowArms:
         for code in (0, arm):
             self.moments(term, code)  # says so where an arm has no value
         rows = [
-            grouped_rows.Group(int(row["arm"] == arm), int(code), self._moments_of(row, term), row[f"{term.name}|max"])
+            grouped_rows.Group(int(row["arm"] == arm), int(code), self._moments_of(row, term), _ends(row, term))
             for row, code in zip(self._frame.iter_rows(named=True), self._code, strict=True)
             if row["arm"] in (0, arm) and row[f"{term.name}|n"]
         ]
@@ -181,22 +182,24 @@ class RowArms:
         return self._shift[num_sum(term)] / den if den else 0.0
 
     def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        """Without the largest value of either arm, whichever moves a plain mean more; not adjusted.
+        """Without the value of either arm that is farthest from its mean, whichever moves a plain mean more; not
+        adjusted.
 
-        The sums do not tell which covariate the largest value goes with.
+        The sums do not tell which covariate that value goes with.
         """
         if self._by_row(term):
             return self._units.without_most_influential(term, arm, alpha)
         if term.quantile is not None or term.den is not None:
             return None
         if self._facts:
-            return self._in_groups(term, arm).without_largest(alpha)
+            return self._in_groups(term, arm).without_farthest(alpha)
         candidates = []
         for code in (0, arm):
             moments = {0: self.moments(term, 0), arm: self.moments(term, arm)}
             if moments[code].n < 3:
                 continue
-            moments[code] = grouped_rows.without(moments[code], self._by_arm[code][f"{term.name}|max"])
+            far = grouped_rows.farthest(moments[code], _ends(self._by_arm[code], term))
+            moments[code] = grouped_rows.without(moments[code], far)
             candidates.append(difference_in_means(moments[0], moments[arm], alpha=alpha))
         if not candidates:
             return None
@@ -266,6 +269,11 @@ class RowArms:
         frame = histograms.read(self._tables, term)
         code, group = np.divmod(frame["group"].to_numpy(), self._groups)
         return histograms.dense(frame, np.where(code == arm, group, -1), self._groups)
+
+
+def _ends(row: Mapping[str, Any], term: Term) -> tuple[float, float]:
+    """The smallest and the largest value."""
+    return row[f"{term.name}|min"], row[f"{term.name}|max"]
 
 
 def _with_slope(m: Moments, slope: float) -> Moments:

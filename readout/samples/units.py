@@ -130,7 +130,8 @@ class Units:
         raw = self.raw(term, 0), self.raw(term, arm)
         if robust.stands_alone(term):
             return robust.effect(term.robust, *raw, seed=self._seed, alpha=alpha)
-        return robust.noted(self._effect(term, arm, alpha), *raw, self._caps_of(term), alpha)
+        plain = self._effect(replace(term, robust=None), arm, alpha)
+        return robust.noted(self._effect(term, arm, alpha), plain, *raw, self._caps_of(term))
 
     def _facts_of_units(self, terms: Sequence[Term], units: Table) -> Table:
         """Smallest and largest value of covariates that a unit's rows are to repeat."""

@@ -133,3 +133,21 @@ def test_a_cap_that_hardly_cuts_cures_nothing(said):
         check = said("tail_dominance", rows, metrics={"y": {**METRICS["y"], "robust": robust}})
         assert check.status == status
         assert ("its cap hardly changes it" in check.message) == (status == "warn")
+
+
+def test_what_counts_most_may_lie_below_the_mean(said):
+    """Where rows are the units, from the sums of a pass."""
+    rows = log(1.0, outlier=-27.0)
+    for columns in ({}, {"unit": "unit"}):
+        check = said("tail_dominance", rows if columns else {k: v for k, v in rows.items() if k != "unit"}, columns)
+        assert (check.status, "y: inconclusive becomes better" in check.message) == ("fail", True)
+    strata = {k: v for k, v in rows.items() if k != "unit"} | {"s": np.arange(60) // 2 % 2}
+    assert said("tail_dominance", strata, design={"strata": "s"}).status == "fail"
+
+
+def test_a_metric_that_could_not_be_looked_at_does_not_pass(said):
+    rows = {k: v for k, v in log(0.0).items() if k != "unit"} | {"n": np.full(60, 2.0)}
+    ratio = {"numerator": "y", "denominator": "n", "role": "guardrail", "better": "higher", "margin": "5%"}
+    check = said("tail_dominance", rows, metrics={**METRICS, "ratio": ratio})
+    assert check.status == "skip"
+    assert check.message.startswith("not seen of 'ratio', which could not be computed without its row that counts most")

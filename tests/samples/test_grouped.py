@@ -165,6 +165,8 @@ def test_winsorized_values_are_compared_within_strata_and_by_cluster(gather, col
         assert found.estimate == pytest.approx(plain.estimate, abs=0.05 * plain.std_error)
         assert found.std_error == pytest.approx(plain.std_error, rel=0.02)
         assert abs(found.estimate - untouched.estimate) > 0.05 * plain.std_error
+        assert found.diagnostics["plain_estimate"] == pytest.approx(untouched.estimate)
+        assert found.diagnostics["plain_std_error"] == pytest.approx(untouched.std_error)
 
 
 def test_a_thin_stratum_is_refused_by_name(gather) -> None:
