@@ -123,6 +123,9 @@ def carryover(evidence: Evidence) -> Check:
         return Check(name, "spillover", "fail", message, *numbers, "stronger_design", details)
     if all(c.inside for c in found):
         message = f"{_in_words(worst, evidence)}: inside ±{number(worst.band)}, what would matter"
+        if reasons := unseen(evidence, max(1, evidence.spec.design.carryover_blocks)):
+            message = f"not seen everywhere ({'; '.join(reasons)}); {message}"
+            return Check(name, "spillover", "skip", message, *numbers, None, details)
         return Check(name, "spillover", "pass", message, *numbers, None, details)
     least = max(found, key=lambda c: max(abs(c.ci_low), abs(c.ci_high)) / c.band if c.band > 0.0 else math.inf)
     if worst.p_value_holm < alpha:
@@ -135,8 +138,14 @@ def carryover(evidence: Evidence) -> Check:
 
 
 def lags(evidence: Evidence, n: int) -> list[Carried] | str:
-    """The effects of the ``n`` arms before on every primary metric and arm; or why there are none."""
-    return evidence.once(f"lags {n}", lambda: _lags(evidence, n))
+    """The effects of the ``n`` arms before on the primary metrics and arms where they can be told; or why on none."""
+    found, reasons = evidence.once(f"lags {n}", lambda: _lags(evidence, n))
+    return found or "; ".join(reasons) or "no primary metric to look at"
+
+
+def unseen(evidence: Evidence, n: int) -> list[str]:
+    """Why the effects of the ``n`` arms before on some primary metric or arm are not told; empty where all are."""
+    return evidence.once(f"lags {n}", lambda: _lags(evidence, n))[1]
 
 
 def fading(evidence: Evidence) -> list[Fading]:
@@ -144,7 +153,7 @@ def fading(evidence: Evidence) -> list[Fading]:
     return evidence.once(SINCE, lambda: _fading(evidence))
 
 
-def _lags(evidence: Evidence, n: int) -> list[Carried] | str:
+def _lags(evidence: Evidence, n: int) -> tuple[list[Carried], list[str]]:
     sample = evidence.sample
     assert isinstance(sample, Blocks)
     part = threshold(evidence.spec, "carryover", PART)
@@ -168,16 +177,15 @@ def _lags(evidence: Evidence, n: int) -> list[Carried] | str:
                 reasons.append(f"{term.name}: {error}")
                 continue
             measured += [(term.name, arm, lag, part * _size(evidence, term.name, arm)) for lag in found[1:]]
-    if not measured:
-        return "; ".join(dict.fromkeys(reasons)) or "no primary metric to look at"
     adjusted = holm([lag.p_value for _, _, lag, _ in measured])
-    return [
+    carried = [
         Carried(
             metric, evidence.arms[arm], lag.lag, lag.estimate, lag.std_error, lag.p_value, float(p), lag.ci_low,
             lag.ci_high, band, part,
         )
         for (metric, arm, lag, band), p in zip(measured, adjusted, strict=True)
     ]  # fmt: skip
+    return carried, list(dict.fromkeys(reasons))
 
 
 def _size(evidence: Evidence, metric: str, arm: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from readout.checks.base import threshold
-from readout.checks.between_blocks import Carried, duration, fading, lags
+from readout.checks.between_blocks import Carried, duration, fading, lags, unseen
 from readout.evidence import Evidence
 from readout.results import Check
 from readout.samples import Blocks
@@ -46,13 +46,20 @@ def block_length(evidence: Evidence) -> Check:
         return Check(name, "spillover", "warn", message, None, None, least, limit)
     if isinstance(near, str):
         return Check(name, "spillover", "skip", f"carryover cannot be seen: {near}", None, None, least, limit)
+    if seen := _seen(evidence, near):
+        shown = {(f.metric, f.arm) for f in fading(evidence)}
+        fades = "fades within half a block: a washout takes it away"
+        if any((c.metric, c.arm) not in shown for c in seen):
+            fades = "is seen, and not how fast it fades: longer blocks would leave less of it"
+        message = f"the carryover on {seen[0].metric} {fades}"
+        return Check(name, "spillover", "warn", message, None, None, least, limit)
+    if reasons := unseen(evidence, 1):
+        message = f"carryover cannot be seen everywhere: {'; '.join(reasons)}"
+        return Check(name, "spillover", "skip", message, None, None, least, limit)
     if blind := [c for c in near if max(-c.ci_low, c.ci_high) > c.band / c.part]:
         c = max(blind, key=lambda c: max(-c.ci_low, c.ci_high))
         message = f"a carryover as large as the effect on {c.metric} could not be seen; {held}"
         return Check(name, "spillover", "skip", message, None, None, least, limit)
-    if seen := _seen(evidence, near):
-        message = f"the carryover on {seen[0].metric} fades within half a block: a washout takes it away"
-        return Check(name, "spillover", "warn", message, None, None, least, limit)
     message = f"no carryover of weight is seen over {LAGS if not isinstance(far, str) else 1} blocks; {held}"
     return Check(name, "spillover", "pass", message, None, None, least, limit)
 

@@ -181,3 +181,23 @@ def test_days_on_which_one_arm_stood_are_named(said):
 def test_its_threshold_can_be_set(said):
     loose = said("carryover", log(carry=5.0), columns=COLUMNS, design=DESIGN, checks={"carryover": {"threshold": 2.0}})
     assert loose.status == "pass"
+
+
+def test_a_primary_that_could_not_be_looked_at_does_not_pass(said):
+    metrics = {
+        "y": {"column": "y", "role": "primary", "better": "lower"},
+        "p90": {"column": "y", "quantile": 0.9, "role": "primary", "better": "lower"},
+    }
+    for name, carry in (("carryover", 0.0), ("block_length", 0.0), ("carryover", 5.0), ("block_length", 5.0)):
+        check = said(name, log(carry=carry), columns=COLUMNS, design=DESIGN, metrics=metrics)
+        assert (check.status, "p90 is a quantile" in check.message) == (("fail", False) if carry else ("skip", True))
+
+
+def test_how_fast_a_carryover_fades_is_not_made_up(said):
+    check = asked(said, "block_length", carry=5.0, design={"kind": "switchback", "block": {"column": "block"}})
+    assert (check.status, "not how fast it fades" in check.message) == ("warn", True)
+
+
+def test_a_carryover_larger_than_the_effect_is_seen_and_not_called_unseen(said):
+    check = asked(said, "block_length", carry=200.0, fades=10.0)
+    assert (check.status, "could not be seen" in check.message) == ("warn", False)
