@@ -15,6 +15,7 @@ from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.memo.words import VERDICT
 from readout.results import ACTIONS, Action, Check, Decision, MetricResult
+from readout.text import named
 from readout.verdicts import inside_minimum_effect
 
 # The section of the spec that asks for a check: skipped although it is there, the check has settled nothing.
@@ -65,6 +66,10 @@ class Facts:
     checks: Sequence[Check]
     arm: int
     metrics: Sequence[MetricResult]
+
+    def title(self, m: MetricResult) -> str:
+        """The metric's name, with the arm beside it where there are several."""
+        return f"{m.metric} under {named(m.arm)}" if len(self.evidence.treatments) > 1 else m.metric
 
     @property
     def primaries(self) -> list[MetricResult]:
@@ -127,8 +132,8 @@ def _decide_arm(evidence: Evidence, checks: Sequence[Check], arm: int) -> Decisi
 def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
     evidence = facts.evidence
     words = {
-        "treatment": evidence.arms[facts.arm],
-        "control": evidence.arms[0],
+        "treatment": named(evidence.arms[facts.arm]),
+        "control": named(evidence.arms[0]),
         "primary": "; ".join(effect_in_words(m) for m in facts.primaries),
         "guardrails": _guardrails_hold(facts),
         "checks": " and ".join(dict.fromkeys(match.name for match in found if match.is_check)),
@@ -151,14 +156,15 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
 def _reasons(facts: Facts, rule: Rule, found: Sequence[Match]) -> tuple[str, ...]:
     """What made the rule fire, then the primaries where they are worth having beside it."""
     if not found:
-        return tuple(_verdict_words(m) for m in facts.primaries) + tuple(map(_guardrail_words, facts.guardrails))
+        primaries = tuple(_verdict_words(m, facts.title(m)) for m in facts.primaries)
+        return primaries + tuple(_guardrail_words(m, facts.title(m)) for m in facts.guardrails)
     reasons = [match.reason for match in found]
     named = {match.name for match in found if not match.is_check}
     measured = [m for m in facts.primaries if m.metric not in named and m.estimate is not None]
     if measured and rule.action in ("stronger_design", "ramp"):
         doubted = any(c.action == "stronger_design" and facts.status(c) == "fail" for c in facts.checks)
         said = "Measured, not to be read as the effect: " if doubted else "Measured: "
-        reasons.append(said + "; ".join(effect_in_words(m) for m in measured))
+        reasons.append(said + "; ".join(effect_in_words(m, facts.title(m)) for m in measured))
     return tuple(dict.fromkeys(reasons))
 
 
@@ -191,7 +197,7 @@ def _spill_between_clusters(facts: Facts, _: bool) -> list[Match]:
 def _primary(facts: Facts, verdict: str) -> list[Match]:
     # A primary that could not be estimated settles nothing.
     return [
-        Match(m.metric, effect_in_words(m), _verdict_words(m))
+        Match(m.metric, effect_in_words(m), _verdict_words(m, facts.title(m)))
         for m in facts.primaries
         if (m.verdict or "inconclusive") == verdict
     ]
@@ -202,8 +208,9 @@ def _primary_small(facts: Facts, _: bool) -> list[Match]:
     for m in facts.primaries:
         estimate = facts.evidence.effect(m.metric, facts.arm)
         if estimate is not None and inside_minimum_effect(facts.evidence.spec.metrics[m.metric], estimate):
-            short = f"{m.metric} may move by less than the minimum effect of {m.minimum_effect}"
-            reason = f"{effect_in_words(m)}: the point lies inside the minimum effect of {m.minimum_effect}"
+            least = f"the minimum effect of {m.minimum_effect}"
+            short = f"{m.metric} may move by less than {least}"
+            reason = f"{effect_in_words(m, facts.title(m))}: the point lies inside {least}"
             found.append(Match(m.metric, short, reason))
     return found
 
@@ -211,7 +218,9 @@ def _primary_small(facts: Facts, _: bool) -> list[Match]:
 def _guardrail(facts: Facts, state: str) -> list[Match]:
     short = "{} is harmed" if state == "harmed" else "{} is not shown safe"
     return [
-        Match(m.metric, short.format(m.metric), _guardrail_words(m)) for m in facts.guardrails if m.guardrail == state
+        Match(m.metric, short.format(m.metric), _guardrail_words(m, facts.title(m)))
+        for m in facts.guardrails
+        if m.guardrail == state
     ]
 
 
@@ -227,10 +236,11 @@ MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
 }
 
 
-def effect_in_words(m: MetricResult) -> str:
-    """One effect with its interval, on the scale that its margin or minimum effect is stated on."""
-    shown = _interval(m)
-    return f"{m.metric} {shown}" if shown else f"{m.metric} was {m.note or 'not estimated'}"
+def effect_in_words(m: MetricResult, title: str = "") -> str:
+    """One effect with its interval, on the scale that its margin or minimum effect is stated on; ``title`` stands for
+    the metric's name."""
+    shown, title = _interval(m), title or m.metric
+    return f"{title} {shown}" if shown else f"{title} was {m.note or 'not estimated'}"
 
 
 def _interval(m: MetricResult) -> str:
@@ -244,16 +254,16 @@ def _interval(m: MetricResult) -> str:
     return numbers.relative(m.relative, m.relative_ci_low, m.relative_ci_high)
 
 
-def _verdict_words(m: MetricResult) -> str:
-    return effect_in_words(m) + (f": {VERDICT[m.verdict]}" if m.verdict is not None else "")
+def _verdict_words(m: MetricResult, title: str) -> str:
+    return effect_in_words(m, title) + (f": {VERDICT[m.verdict]}" if m.verdict is not None else "")
 
 
-def _guardrail_words(m: MetricResult) -> str:
+def _guardrail_words(m: MetricResult, title: str) -> str:
     state = {"holds": "holds", "harmed": "is harmed", "inconclusive": "is not shown safe"}[str(m.guardrail)]
     margin = f" (margin {m.margin})" if m.margin is not None else ""
     if m.guardrail == "holds" and m.verdict == "worse":
         state += ", though it is worse"
-    return f"guardrail {m.metric} {state}{margin}: {_interval(m) or m.note or 'not estimated'}"
+    return f"guardrail {title} {state}{margin}: {_interval(m) or m.note or 'not estimated'}"
 
 
 def _guardrails_hold(facts: Facts) -> str:
@@ -323,7 +333,7 @@ def _stop_if(evidence: Evidence) -> tuple[str, ...]:
         if trigger.no_movement:
             found.append(f"{trigger.metric} does not move")
         else:
-            what = trigger.metric if trigger.metric is not None else f"the mean of {trigger.expr}"
+            what = trigger.metric if trigger.metric is not None else f"the share with {trigger.expr}"
             found.append(f"{what}{where} rises above {trigger.above:g} in treated rows")
     for metric in evidence.spec.metrics.values():
         if metric.role == "guardrail":

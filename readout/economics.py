@@ -18,6 +18,7 @@ from readout.reduce import pilot
 from readout.results import Action, Check, Status
 from readout.spec.model import Spec
 from readout.terms import Term, eligible_only
+from readout.text import named
 
 NET, VALUE, COST = "@net value", "@value", "@cost"
 PER = 1000.0
@@ -70,13 +71,12 @@ def economic_bar(evidence: Evidence) -> Check:
     for arm in evidence.treatments:
         label, effect = evidence.arms[arm], evidence.effect(NET, arm)
         if effect is None:
-            said.append(f"{label}: net value could not be estimated, {evidence.why_not(NET, arm)}")
+            said.append(f"{named(label)}: net value could not be estimated, {evidence.why_not(NET, arm)}")
             by_arm[label] = "warn"
             continue
         low, high = PER * effect.ci_low, PER * effect.ci_high
-        said.append(
-            f"{label}: net {PER * effect.estimate:+.3g} [{low:.3g}, {high:.3g}] USD per 1,000 requests, bar {bar:g}"
-        )
+        net = f"net {PER * effect.estimate:+.3g} [{low:.3g}, {high:.3g}] USD per 1,000 requests"
+        said.append(f"{named(label)}: {net}, bar {bar:g}")
         by_arm[label] = "fail" if high < bar else "warn" if low < bar else "pass"
         if worst is None or effect.ci_low < worst.ci_low:
             worst = effect

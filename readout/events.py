@@ -23,6 +23,7 @@ from readout.samples import Blocks
 from readout.spec.metrics import Metric
 from readout.spec.model import Event, Spec
 from readout.terms import Term
+from readout.text import named
 from readout.verdicts import verdict_of
 
 # An event that hits one arm's blocks more than this many times as often, as a share of them, is not the arms' alike.
@@ -94,7 +95,7 @@ def lopsided(evidence: Evidence) -> list[str]:
         for arm in evidence.arms[1:]:
             shares = sorted(blocks[a] / max(totals[a], 1) for a in (arm, control))
             if shares[1] > UNEVEN * shares[0] and blocks[arm] + blocks[control] > 1:
-                said = f"{blocks[control]} blocks of {control} and {blocks[arm]} of {arm}"
+                said = f"{blocks[control]} blocks of {named(control)} and {blocks[arm]} of {named(arm)}"
                 found.append(f"the event {event.name!r} hit {said}")
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from readout.evidence import Evidence
 from readout.memo import numbers
-from readout.text import duration
+from readout.text import duration, named
 
 PAPER = "Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (2024), Annals of Statistics 52(6)"
 # Beyond this factor between tuning and sample the interval is clearly wider than it could be.
@@ -31,7 +31,7 @@ def notes(evidence: Evidence) -> Iterator[str]:
     decision, unit = evidence.spec.decision, evidence.sample.unit
     waiting = [a - n for a, n in zip(evidence.assigned, evidence.sample.counts(), strict=True)]
     if evidence.until is not None and any(waiting):
-        said = ", ".join(f"{arm} {numbers.count(n)}" for arm, n in zip(evidence.arms, waiting, strict=True))
+        said = ", ".join(f"{named(arm)} {numbers.count(n)}" for arm, n in zip(evidence.arms, waiting, strict=True))
         yield f"{unit}s assigned that are not in the estimates (incomplete, or seen in several arms): {said}"
     if not evidence.sequential:
         return

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import beside, capacity, checks, economics, energy, events, looks
+from readout import beside, capacity, checks, economics, energy, events, looks, span
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, with_covariates
@@ -33,7 +33,7 @@ from readout.samples import Blocks, Clusters, RowArms, Sample, Units, before, sa
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
-from readout.text import duration
+from readout.text import duration, named
 
 Say = Callable[[str], None]
 LATER = "later"
@@ -178,6 +178,7 @@ def _reduce(
         rows_table(missing | _later(logs, as_of)),
         *observed.of(sample.tables(terms)),
         *observed.tables(spec),
+        *span.tables(logs),
         *logging.tables(spec, logs),
         *assignment.tables(spec, logs),
         *execution.tables(spec, logs),
@@ -212,7 +213,6 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
     decision = decide(evidence, found)
     with reading(spec, evidence.logs):
         attribution = energy.summary(evidence)
-    start, end = evidence.logs.window
     return Readout(
         name=spec.name,
         question=spec.question,
@@ -225,7 +225,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         seed=seed,
         as_of=as_of.astimezone(UTC).isoformat(),
         alpha=spec.decision.alpha,
-        window={"start": start.isoformat() if start else None, "end": end.isoformat() if end else None},
+        window=span.window(evidence),
         rows=evidence.rows(),
         columns=evidence.logs.columns,
         mapped_unasked=evidence.logs.mapped_unasked,
@@ -319,7 +319,7 @@ def _pre_period(logs: Logs) -> dict[str, Any]:
 
 def _assignment(evidence: Evidence) -> str:
     counts = dict(zip(evidence.arms, evidence.assigned, strict=True))
-    said = ", ".join(f"{n:,} to {arm}" for arm, n in counts.items())
+    said = ", ".join(f"{n:,} to {named(arm)}" for arm, n in counts.items())
     if isinstance(evidence.sample, Blocks):
         if not evidence.logs.has("cluster"):
             how = "Blocks of time were assigned to the system as a whole"

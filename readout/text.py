@@ -7,6 +7,9 @@ import unicodedata
 from datetime import timedelta
 
 _BLANKS = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_PLAIN_NAME = re.compile(r"[^\W\d_][\w.\-]{3,}")
+_WORDS = frozenset({"both", "each", "else", "false", "less", "more", "most", "none", "null", "only", "other", "others",
+                    "same", "some", "than", "that", "them", "then", "this", "true", "with"})  # fmt: skip
 _KEPT_FORMAT_CHARACTERS = frozenset("\u200c\u200d")  # the joiners, which several scripts need
 
 
@@ -48,3 +51,10 @@ def duration(value: timedelta | None) -> str | None:
         if seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def named(label: str) -> str:
+    """A label as a sentence names it: in quotes where it would read as a word or number of the sentence, as in
+    "Ship 'on'" or "'1' holds 12 blocks"."""
+    plain = _PLAIN_NAME.fullmatch(label) is not None and label.lower() not in _WORDS
+    return label if plain else f"'{label}'"

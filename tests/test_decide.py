@@ -180,7 +180,7 @@ def test_one_inconclusive_of_two_primaries_settles_nothing_and_only_it_is_named(
     decision = decide(made(PRIMARY, second), [])
     assert decision.rule == "primary_inconclusive"
     assert (
-        decision.headline == "Run a stronger design: the effect of new is not settled (cost -1.0 % [-5.0 %, +3.0 %])."
+        decision.headline == "Run a stronger design: the effect of 'new' is not settled (cost -1.0 % [-5.0 %, +3.0 %])."
     )
     assert decision.reasons == (
         "cost -1.0 % [-5.0 %, +3.0 %]: inconclusive",
@@ -265,7 +265,7 @@ def test_clusters_that_already_switch_are_not_told_to_switch():
 
 def test_ship_says_what_held():
     decision = decision_of({})
-    assert decision.headline == "Ship new: latency -20.0 % [-24.0 %, -16.0 %], and its guardrail holds."
+    assert decision.headline == "Ship 'new': latency -20.0 % [-24.0 %, -16.0 %], and its guardrail holds."
     assert decision.reasons == (
         "latency -20.0 % [-24.0 %, -16.0 %]: better",
         "guardrail errors holds (margin 0.01): +0.00100 [-0.00200, +0.00400]",
@@ -286,7 +286,7 @@ def test_an_effect_is_told_on_the_scale_of_its_margin_or_minimum_effect():
 def test_harm_is_told_without_the_good_news():
     harmed = replace(GUARDRAIL, guardrail="harmed", estimate=0.02, ci_low=0.012, ci_high=0.028)
     decision = decision_of({"guardrail": harmed})
-    assert decision.headline == "Roll back new: it does harm (errors is harmed)."
+    assert decision.headline == "Roll back 'new': it does harm (errors is harmed)."
     assert decision.reasons == ("guardrail errors is harmed (margin 0.01): +0.0200 [+0.0120, +0.0280]",)
 
 
@@ -346,7 +346,7 @@ def test_what_stops_the_ramp():
     )  # fmt: skip
     assert decide(evidence, []).stop_if == (
         "errors rises above 0.02 in treated rows",
-        "the mean of a is null where q > 3 rises above 0.1 in treated rows",
+        "the share with a is null where q > 3 rises above 0.1 in treated rows",
         "latency does not move",
         "errors rises by more than 0.01",
         "quality falls by more than 2%",

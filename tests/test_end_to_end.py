@@ -148,7 +148,7 @@ def test_the_json_has_the_contracts_fields_and_finite_numbers(world):
     said = {"question", "counterfactual", "assignment", "alpha", "failure_mode", "mitigation", "monitor", "notes"}
     assert set(document) == top | said
     assert document["schema"] == "readout/1"
-    assert set(document["window"]) == {"start", "end"}
+    assert set(document["window"]) == {"start", "end", "first", "last"}
     assert set(document["rows"]) == {"read", "kept", "dropped"}
     assert {"kind", "estimand", "method", "unit", "n_units"} <= set(document["design"])
     assert set(document["decision"]) == {

@@ -19,7 +19,7 @@ from readout.results import Check, Status
 from readout.samples import Blocks, RowArms
 from readout.spec.model import Spec
 from readout.terms import Term
-from readout.text import duration
+from readout.text import duration, named
 
 # Where every share is this near to its expected value (relative to it), a huge log's tiny imbalance only warns.
 SMALL_DEVIATION = 0.001
@@ -81,7 +81,7 @@ def srm(evidence: Evidence) -> Check:
     weights = [1.0 if split is None else split.get(arm, 0.0) for arm in evidence.arms]
     shares = [w / sum(weights) for w in weights]
     said = f"{unit}s: " + ", ".join(
-        f"{arm} {n:,} ({percent(share(n, total))}, expected {percent(s)})"
+        f"{named(arm)} {n:,} ({percent(share(n, total))}, expected {percent(s)})"
         for arm, n, s in zip(evidence.arms, counts, shares, strict=True)
     )
     if sum(s > 0 for s in shares) < 2:
@@ -160,15 +160,14 @@ def eligibility(evidence: Evidence) -> Check:
     value, worst = max(by_arm)
     if value > limit:
         n = evidence.total("not_eligible", worst)
-        message = (
-            f"{treated[worst]:,} of {n:,} ineligible rows of {evidence.arms[worst]} were treated ({percent(value)})"
-        )
+        rows = f"{treated[worst]:,} of {n:,} ineligible rows of {named(evidence.arms[worst])}"
+        message = f"{rows} were treated ({percent(value)})"
         return Check(name, "assignment", "fail", message, None, None, value, limit, "pause")
     shifts = [(shift, evidence.arms[a]) for a in evidence.treatments if (shift := share_shift(evidence, ELIGIBLE, a))]
     moved = [(s, arm) for s, arm in shifts if s.p_value * len(shifts) < ELIGIBLE_P and abs(s.estimate) > limit]
     if moved:
         shift, _ = max(moved, key=lambda found: abs(found[0].estimate))
-        said = "; ".join(f"the eligible share under {arm} differs by {_points(s.estimate)}" for s, arm in moved)
+        said = "; ".join(f"the eligible share under {named(arm)} differs by {_points(s.estimate)}" for s, arm in moved)
         numbers = (shift.statistic, shift.p_value * len(shifts), abs(shift.estimate), limit)
         return Check(name, "assignment", "fail", f"{said}: it depends on the arm", *numbers, "pause")
     if ineligible == 0:
@@ -180,7 +179,7 @@ def eligibility(evidence: Evidence) -> Check:
         return Check(name, "assignment", "pass", message)
     largest, arm = max(shifts, key=lambda found: abs(found[0].estimate))
     p = min(1.0, largest.p_value * len(shifts))
-    message += f"; under {arm} the share differs by {_points(largest.estimate)} (p = {p:.2g})"
+    message += f"; under {named(arm)} the share differs by {_points(largest.estimate)} (p = {p:.2g})"
     return Check(name, "assignment", "pass", message, largest.statistic, p, abs(largest.estimate), limit)
 
 

@@ -23,6 +23,7 @@ from readout.samples.base import KEPT, den_sum, num_sum
 from readout.spec.designs import Switchback
 from readout.spec.model import Spec
 from readout.terms import Term
+from readout.text import named
 
 SINCE = "since the switch"
 BINS = 12
@@ -263,7 +264,7 @@ def _advice(evidence: Evidence, worst: Carried) -> str:
 
 
 def _in_words(c: Carried, evidence: Evidence) -> str:
-    arm = f" ({c.arm})" if len(evidence.arms) > 2 else ""
+    arm = f" ({named(c.arm)})" if len(evidence.arms) > 2 else ""
     ago = "the block before" if c.lag == 1 else f"{c.lag} blocks before"
     interval = f"{number(c.estimate, 3, True)} [{number(c.ci_low, 3, True)}, {number(c.ci_high, 3, True)}]"
     return f"the arm of {ago} moves {c.metric}{arm} by {interval}, p = {c.p_value_holm:.2g}"

@@ -13,6 +13,7 @@ from readout.events import lopsided
 from readout.evidence import Evidence
 from readout.results import Check
 from readout.samples import Blocks
+from readout.text import named
 
 # The part of the rows that may stand at days and hours which one arm alone held.
 ONE_ARMED = 0.2
@@ -98,7 +99,8 @@ def _hours(evidence: Evidence, blocks: pl.DataFrame) -> Sequence[str]:
         held = mine.group_by("hour").agg(pl.col("arm").n_unique().alias("arms")).filter(pl.col("arms") < 2)
         if len(held):
             hours = ", ".join(f"{hour:02d}h" for hour in held["hour"].sort())
-            found.append(f"{evidence.arms[arm]} and {evidence.arms[0]} did not both hold the blocks of {hours}")
+            both = f"{named(evidence.arms[arm])} and {named(evidence.arms[0])}"
+            found.append(f"{both} did not both hold the blocks of {hours}")
     return found
 
 

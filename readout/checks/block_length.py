@@ -9,6 +9,7 @@ from readout.checks.between_blocks import Carried, duration, fading, lags, unsee
 from readout.evidence import Evidence
 from readout.results import Check
 from readout.samples import Blocks
+from readout.text import named
 
 # Below this many randomized units in an arm no interval carries a decision; below twice as many it is a rough one.
 FEWEST_UNITS = 5
@@ -27,7 +28,7 @@ def block_length(evidence: Evidence) -> Check:
     counts = dict(zip(evidence.arms, sample.counts(), strict=True))
     arm = min(counts, key=lambda a: counts[a])
     least = counts[arm]
-    held = f"{arm} holds {least:,} {sample.unit}{'s' * (least != 1)}"
+    held = f"{named(arm)} holds {least:,} {sample.unit}{'s' * (least != 1)}"
     if least < limit:
         message = f"{held}, too few to tell an effect from swings of demand: take shorter blocks or a longer window"
         return Check(name, "spillover", "fail", message, None, None, least, limit, "stronger_design")

@@ -15,7 +15,7 @@ from readout.memo.numbers import effect, number
 from readout.results import Action, Check, Guardrail, Status
 from readout.spec.fields import Effect
 from readout.spec.metrics import Metric
-from readout.text import visible
+from readout.text import named, visible
 from readout.verdicts import guardrail_of
 
 NAME: Final = "capacity_limit"
@@ -52,7 +52,7 @@ def capacity_limit(evidence: Evidence) -> Check:
     by_arm = {arm: one.status for arm, one in judged.items()}
     status: Status = next(s for s in ("fail", "warn", "pass") if s in by_arm.values())
     action: Action | None = "rollback" if status == "fail" else None
-    message = "; ".join(f"{arm}: {one.message}" for arm, one in judged.items())
+    message = "; ".join(f"{named(arm)}: {one.message}" for arm, one in judged.items())
     about = f"share of windows with {visible(capacity.load, 60)} over {number(capacity.limit)}: "
     return Check(
         NAME, FAMILY, status, about + message, statistic, p_value, value, capacity.margin, action, {"by_arm": by_arm}

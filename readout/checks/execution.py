@@ -11,6 +11,7 @@ from readout.reduce import Table
 from readout.results import Action, Check, Status
 from readout.spec.model import Spec
 from readout.terms import FALLBACK, RETRIES, TIMEOUT, Term, eligible_only
+from readout.text import named
 
 WARN_DIVERGENCE = 0.05
 FAIL_DIVERGENCE = 0.20
@@ -60,7 +61,7 @@ def execution_divergence(evidence: Evidence) -> Check:
         if known:
             label = evidence.arms[arm]
             values[label] = share(diverged, known)
-            of = f" of {label}" if len(evidence.treatments) > 1 else ""
+            of = f" of {named(label)}" if len(evidence.treatments) > 1 else ""
             text = f"{diverged:,} of {known:,} treated rows{of} were executed otherwise than intended"
             said.append(f"{text} ({percent(values[label])})")
     if not values:
@@ -133,7 +134,8 @@ def _difference(evidence: Evidence, name: str, wanted: dict[str, str]) -> Check:
                 said.append(f"{word}: {evidence.why_not(term, arm)}")
                 continue
             shares = [share(*evidence.sample.arm_total(evidence.terms[term], code)) for code in (arm, 0)]
-            said.append(f"{word}: {percent(shares[0])} under {evidence.arms[arm]}, {percent(shares[1])} under control")
+            label = named(evidence.arms[arm])
+            said.append(f"{word}: {percent(shares[0])} under {label}, {percent(shares[1])} under control")
             p = min(1.0, tests * shift.p_value)
             warns = p < evidence.spec.decision.alpha and abs(shift.estimate) >= limit
             found.append((warns, abs(shift.estimate), shift.statistic, p))

@@ -13,6 +13,7 @@ from readout.reduce import Table
 from readout.results import Check
 from readout.spec.model import Spec, Trigger
 from readout.terms import Term, eligible_only
+from readout.text import named
 
 
 def tables(spec: Spec, logs: Logs, terms: list[Term]) -> list[Table]:
@@ -83,7 +84,7 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
             return "unseen", f"{name}: no verdict", None
         return (
             ("fired" if moved == "no_effect" else "quiet"),
-            f"{trigger.metric} has the verdict {moved} under {label}",
+            f"{trigger.metric} has the verdict {moved} under {named(label)}",
             None,
         )
     assert trigger.above is not None
@@ -98,11 +99,11 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
         n = evidence.total("n", arm) - evidence.total(f"{trigger.metric}|null", arm)
         treated, control = effect.treatment_value, effect.control_value
     if n < trigger.min_rows:
-        return "unseen", f"{name}: only {n:,} rows under {label}, {trigger.min_rows:,} are needed", None
+        return "unseen", f"{name}: only {n:,} rows under {named(label)}, {trigger.min_rows:,} are needed", None
     if treated is None:
-        return "unseen", f"{name}: no value under {label}", None
+        return "unseen", f"{name}: no value under {named(label)}", None
     beside = "" if control is None else f", control {control:.3g}"
-    said = f"{name} is {treated:.3g} under {label} on {n:,} rows (limit {trigger.above:.3g}{beside})"
+    said = f"{name} is {treated:.3g} under {named(label)} on {n:,} rows (limit {trigger.above:.3g}{beside})"
     return ("fired" if treated > trigger.above else "quiet"), said, treated
 
 

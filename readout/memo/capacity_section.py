@@ -10,6 +10,7 @@ from readout.memo.escape import markdown, name
 from readout.memo.numbers import count, effect, level, number, percent
 from readout.memo.tables import section, table
 from readout.results import Readout
+from readout.text import named
 
 _INSIDE = {
     "fallback": "fallbacks",
@@ -46,10 +47,9 @@ def sentence(readout: Readout) -> str:
     if not found["windows"]:
         return f"{about}: {percent(found['pool']['share_over'])} of {count(found['pool']['windows'])}."
     shares = found["share_over"]["by_arm"]
-    said = ", ".join(f"{arm} {percent(one['value'])}" for arm, one in shares.items())
-    changes = [
-        f"{arm} {_points(one)} points" for arm, one in found["share_over"]["effects"].items() if one["reason"] == ""
-    ]
+    said = ", ".join(f"{named(arm)} {percent(one['value'])}" for arm, one in shares.items())
+    effects = found["share_over"]["effects"]
+    changes = [f"{named(arm)} {_points(one)} points" for arm, one in effects.items() if one["reason"] == ""]
     return f"{about}: {said}" + (f"; change: {', '.join(changes)}." if changes else ".")
 
 

@@ -41,7 +41,7 @@ def to_json(readout: Readout) -> str:
             "readout_version": readout.readout_version,
             "seed": readout.seed,
             "as_of": readout.as_of,
-            "window": {"start": readout.window.get("start"), "end": readout.window.get("end")},
+            "window": {key: readout.window.get(key) for key in ("start", "end", "first", "last")},
             "rows": asdict(readout.rows),
             "columns": readout.columns,
             "mapped_unasked": readout.mapped_unasked,

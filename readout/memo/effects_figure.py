@@ -12,6 +12,7 @@ from readout.memo.drawn import on_relative_axis, spec_effect
 from readout.memo.numbers import DASH, level, relative
 from readout.memo.svg import BLUE, INK, MUTED, RULE, VERMILLION, WIDTH, fit
 from readout.results import MetricResult, Readout
+from readout.text import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +53,8 @@ def effects_figure(readout: Readout) -> Figure:
         _bands(axes, y, metric)
         _interval(axes, y, metric, reach)
         _texts(axes, y, metric, arms)
-    of_arm = "s" if arms else f" of {rows[0].arm}"
-    title = fit(f"Relative effect{of_arm} against {rows[0].control}", WIDTH - 0.2, 11, "bold")
+    of_arm = "s" if arms else f" of {named(rows[0].arm)}"
+    title = fit(f"Relative effect{of_arm} against {named(rows[0].control)}", WIDTH - 0.2, 11, "bold")
     figure.text(0.012, 1 - 0.24 / height, title, fontsize=11, weight="bold")
     _subtitle(figure, readout, left_out=len(readout.metrics) - len(rows), height=height)
     _legend(figure, rows, height)

@@ -11,6 +11,7 @@ from readout.memo.capacity_section import sentence
 from readout.memo.drawn import blocks_metric, on_relative_axis, since_rows
 from readout.memo.numbers import level, number, relative
 from readout.results import Readout
+from readout.text import named
 
 EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
@@ -58,8 +59,9 @@ def alt_text(path: str, readout: Readout) -> str:
     if path == SINCE:
         bins = since_rows(readout)
         first, last = bins[0], bins[-1]
+        against = f"{named(first['arm'])} against {named(readout.design['control'])}"
         return (
-            f"{first['metric']} by minutes since the block began, {first['arm']} against {readout.design['control']}: "
+            f"{first['metric']} by minutes since the block began, {against}: "
             f"effect {number(first['effect'])} at the start, {number(last['effect'])} at the end; of the block before "
             f"{number(first['carryover'])} at the start, {number(last['carryover'])} at the end"
         )
@@ -69,7 +71,7 @@ def alt_text(path: str, readout: Readout) -> str:
     parts = []
     rows = on_relative_axis(readout)
     for m in rows[:_SPOKEN]:
-        arm = f" ({m.arm})" if arms_named else ""
+        arm = f" ({named(m.arm)})" if arms_named else ""
         interval = relative(m.relative, m.relative_ci_low, m.relative_ci_high)
         parts.append(f"{m.metric}{arm} {interval}, {words.verdict(m)}")
     if len(rows) > _SPOKEN:

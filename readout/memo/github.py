@@ -9,6 +9,7 @@ from readout.memo import words
 from readout.memo.escape import workflow_message, workflow_property
 from readout.memo.numbers import effect, relative
 from readout.results import Action, MetricResult, Readout
+from readout.text import named
 
 Level = Literal["error", "warning", "notice"]
 
@@ -52,8 +53,8 @@ def _guardrail_message(metric: MetricResult, name_arm: bool) -> str:
     shown = relative(metric.relative, metric.relative_ci_low, metric.relative_ci_high)
     if metric.relative is None:
         shown = effect(metric.estimate, metric.ci_low, metric.ci_high)
-    arm = f"{metric.arm}: " if name_arm else ""
-    return f"{arm}{shown} against {metric.control}; margin {metric.margin}"
+    arm = f"{named(metric.arm)}: " if name_arm else ""
+    return f"{arm}{shown} against {named(metric.control)}; margin {metric.margin}"
 
 
 def _command(level: Level, title: str, message: str) -> str:

@@ -344,7 +344,9 @@ def _energy_sentences(shares: Mapping[str, Any], agreement: str) -> list[str]:
 def outlook(readout: Readout) -> list[str]:
     """What stops it, what would change the decision, and the next step."""
     chosen = readout.decision
-    stops = section("## What stops the ramp", bullets(markdown(condition) for condition in chosen.stop_if))
+    goes_on = chosen.action in ("ship", "ramp", "target", "holdout")
+    heading = "## What stops the ramp" if goes_on else "## What would stop a ramp"
+    stops = section(heading, bullets(markdown(condition) for condition in chosen.stop_if))
     changes = section("## What would change the decision", bullets(markdown(text) for text in chosen.would_change))
     then = section("## Next step", [markdown(chosen.next_step)] if chosen.next_step else [])
     lines: list[str] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from readout.memo.drawn import since_rows
 from readout.memo.svg import BLUE, MUTED, RULE, VERMILLION, WIDTH, fit
 from readout.results import Readout
+from readout.text import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,8 @@ def since_figure(readout: Readout) -> Figure:
         shared = shared or axes
         _panel(axes, rows, value, error, colour)
         axes.set_title(title, fontsize=9, loc="left", color=colour)
-    arm = fit(f"{rows[0]['metric']}: {rows[0]['arm']} against {readout.design.get('control')}", 6.5, 11, "bold")
+    against = f"{named(rows[0]['arm'])} against {named(str(readout.design.get('control')))}"
+    arm = fit(f"{rows[0]['metric']}: {against}", 6.5, 11, "bold")
     figure.text(0.012, 1 - 0.24 / _HEIGHT, arm, fontsize=11, weight="bold")
     note = "By minutes since the block began, washout included; bars: 95 % of each bin alone"
     figure.text(0.012, 1 - 0.45 / _HEIGHT, note, fontsize=8.5, color=MUTED)

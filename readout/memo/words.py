@@ -8,6 +8,7 @@ from typing import Final
 
 from readout.memo.numbers import DASH
 from readout.results import Action, Check, Decision, Guardrail, MetricResult, Readout, Status, Verdict
+from readout.text import named
 
 ACTION: Final[dict[Action, str]] = {
     "ship": "Ship",
@@ -85,7 +86,12 @@ def opening(decision: Decision) -> tuple[str, str]:
     that the action is not said twice.
     """
     action = ACTION[decision.action]
-    lead, colon, rest = decision.headline.partition(": ")
+    # An arm's label may hold a colon itself.
+    label = named(decision.treatment)
+    before, found, after = decision.headline.partition(label)
+    held = before + found if found and ": " not in before else ""
+    lead, colon, rest = (after if held else decision.headline).partition(": ")
+    lead = held + lead
     if colon and lead.split(" ")[0].lower() == action.split(" ")[0].lower():
         return f"{lead}:", rest
     return f"{action}.", decision.headline
@@ -120,7 +126,13 @@ def moment(text: str | None) -> str:
 
 def window(readout: Readout) -> str:
     """The readout's window as text."""
-    start, end = readout.window.get("start"), readout.window.get("end")
+    start, end, first, last = (readout.window.get(key) for key in ("start", "end", "first", "last"))
+    begin = moment(start) if start else _seen("the first row", first)
+    until = moment(end) if end else _seen("the last row", last)
     if start is None and end is None:
-        return "all rows of the logs"
-    return f"{moment(start) if start else 'the first row'} to {moment(end) if end else 'the last row'}"
+        return "all rows of the logs" + (f", {moment(first)} to {moment(last)}" if first and last else "")
+    return f"{begin} to {until}"
+
+
+def _seen(end: str, at: str | None) -> str:
+    return f"{end} ({moment(at)})" if at else end

@@ -36,7 +36,7 @@ def test_srm_is_pearsons_chi_square(said):
     assert check.statistic == pytest.approx(16.0, rel=1e-12)
     assert check.p_value == pytest.approx(6.334248366623996e-05, rel=1e-9)
     assert (check.value, check.threshold) == (check.p_value, 0.001)
-    assert "a 5,200 (52 %, expected 50 %)" in check.message
+    assert "'a' 5,200 (52 %, expected 50 %)" in check.message
 
 
 def test_srm_threshold_comes_from_the_spec(said):
@@ -107,7 +107,7 @@ def test_clusters_that_switch_together_count_as_one_block(said):
     one = blocks(["a", "b"] * 30)
     log = pl.concat([one.with_columns(cluster=pl.lit(c)) for c in "xyz"])
     check = said("srm", log, {}, SWITCHBACK)
-    assert check.message.startswith("blocks: a 30 ")
+    assert check.message.startswith("blocks: 'a' 30 ")
 
 
 def test_eligibility_that_depends_on_the_arm(said):
@@ -134,7 +134,7 @@ def test_the_ineligible_are_not_treated(said):
     check = said("eligibility", log, design={"split": {"a": 99, "b": 1}})
     # Few rows are in the arm; all its ineligible ones were treated.
     assert (check.status, check.value) == ("fail", 1.0)
-    assert "50 of 50 ineligible rows of b" in check.message
+    assert "50 of 50 ineligible rows of 'b'" in check.message
 
 
 def test_all_eligible(said):

@@ -77,7 +77,7 @@ def test_the_p_value_is_that_of_all_assignments_with_these_counts(said):
 def test_one_hour_that_an_arm_never_held_is_named(said):
     check = asked(said, log(lambda rng, day, hour: np.where(hour == 4, 0, rng.integers(0, 2, (2, len(day))))))
     assert check.status == "warn"
-    assert "b and a did not both hold the blocks of 04h" in check.message
+    assert "'b' and 'a' did not both hold the blocks of 04h" in check.message
 
 
 def test_clusters_that_switch_together_count_once(said):
@@ -116,9 +116,9 @@ def test_an_event_that_hit_one_arm_is_named(said):
 
     check = asked(said, log(held), events=[EVENT])
     assert check.status == "warn"
-    assert "the event 'incident' hit 0 blocks of a and 8 of b" in check.message
+    assert "the event 'incident' hit 0 blocks of 'a' and 8 of 'b'" in check.message
     assert asked(said, log(held)).status == "pass"
-    assert "hit 0 blocks of a and 4 of b" in asked(said, log(held), events=[{**EVENT, "clusters": ["us"]}]).message
+    assert "hit 0 blocks of 'a' and 4 of 'b'" in asked(said, log(held), events=[{**EVENT, "clusters": ["us"]}]).message
 
 
 def test_an_event_that_hit_both_alike_is_quiet(said):

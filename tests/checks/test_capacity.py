@@ -68,7 +68,7 @@ def test_a_rise_past_the_margin_rolls_back_on_its_own(decided) -> None:
     assert (check.status, check.action, check.threshold) == ("fail", "rollback", 0.05)
     share = readout.capacity["share_over"]
     assert (check.value, check.p_value) == (share["estimate"], share["p_value"])
-    assert decision.reasons[0].startswith("capacity_limit: share of windows with queue over 100: new: ")
+    assert decision.reasons[0].startswith("capacity_limit: share of windows with queue over 100: 'new': ")
     assert [m.verdict for m in readout.metrics if m.role == "primary"] == ["better"]
     assert "the share of windows with queue over 100 rises by more than 5 points" in decision.stop_if
 

@@ -79,7 +79,7 @@ def test_the_warning_shows_the_numbers_of_what_warned(said):
     }
     check = said("timeouts_and_retries", rows)
     assert (check.status, check.value) == ("warn", pytest.approx(0.024))
-    assert "retried requests: 12.4 % under b, 10 % under control" in check.message
+    assert "retried requests: 12.4 % under 'b', 10 % under control" in check.message
 
 
 def workflows(mixed: int) -> dict[str, list[object]]:

@@ -21,7 +21,7 @@ def test_a_value_above_the_limit_fires(said, bad, status):
     assert (check.status, check.action) == (status, "rollback" if status == "fail" else None)
     if status == "fail":
         assert (check.value, check.threshold) == (bad / 200, 0.02)
-        assert check.message == "error_rate is 0.025 under b on 200 rows (limit 0.02, control 0.025)"
+        assert check.message == "error_rate is 0.025 under 'b' on 200 rows (limit 0.02, control 0.025)"
 
 
 def test_only_treated_rows_count_and_control_stands_beside(said):

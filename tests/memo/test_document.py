@@ -71,7 +71,7 @@ def test_a_readout_of_nothing_has_nulls(instrument: Readout) -> None:
     assert document["economics"] is None
     assert document["attribution"] is None
     assert document["metrics"][0]["verdict"] is None
-    assert document["window"] == {"start": None, "end": None}
+    assert document["window"] == {"start": None, "end": None, "first": None, "last": None}
 
 
 def test_hostile_text_is_kept_whole_in_plain_ascii(hostile: Readout) -> None:

@@ -130,3 +130,21 @@ def test_workflow_commands_cannot_be_closed_or_extended_by_their_text() -> None:
 def test_shorten_counts_the_ellipsis() -> None:
     assert shorten("abcdef", 6) == "abcdef"
     assert shorten("abcdefg", 6) == "abcde…"
+
+
+def test_a_label_is_quoted_where_a_sentence_would_misread_it() -> None:
+    from readout.text import named
+
+    assert [named(x) for x in ("on", "off", "1", "A", "new", "None", "two words", "")] == [
+        "'on'", "'off'", "'1'", "'A'", "'new'", "'None'", "'two words'", "''",
+    ]  # fmt: skip
+    assert [named(x) for x in ("premium", "control", "v2.1-fast")] == ["premium", "control", "v2.1-fast"]
+
+
+def test_a_colon_in_an_arm_does_not_part_the_headline() -> None:
+    from readout.memo.words import opening
+    from readout.results import Decision
+
+    headline = "Ship 'canary: 5%': latency -3 %."
+    decision = Decision("ship", "canary: 5%", {}, "all_clear", headline, (), (), (), "")
+    assert opening(decision) == ("Ship 'canary: 5%':", "latency -3 %.")

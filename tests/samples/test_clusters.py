@@ -300,7 +300,7 @@ def test_the_memo_says_how_clusters_were_assigned(world) -> None:
     design = {**DESIGN, "strata": ["size", "zone"], "pairs": "pair"}
     readout = world.readout(log(), {**RUN, "design": design})
     assert readout.assignment == (
-        "Clusters were assigned as wholes, within strata of size, zone and pairs: 12 to old, 12 to new."
+        "Clusters were assigned as wholes, within strata of size, zone and pairs: 12 to 'old', 12 to 'new'."
     )
     assert (readout.design["strata"], readout.design["pairs"]) == (["size", "zone"], "pair")
     (m,) = readout.metrics
