@@ -139,7 +139,7 @@ def test_the_checks_of_assignment_see_all_units_met_so_far(look) -> None:
     counts = [seen.filter(pl.col("arm") == arm).height for arm in ARMS]
     srm = check(found, "srm")
     assert (srm.statistic, srm.p_value) == pytest.approx(sequential_srm(counts, [1, 1]))
-    assert srm.message.startswith(f"units: old {counts[0]:,} (")
+    assert srm.message.startswith(f"units: 'old' {counts[0]:,} (")
     assert srm.message.endswith("; tested for repeated looks")
     assert sum(counts) > primary(found).n_control + primary(found).n_treatment
 
@@ -252,7 +252,7 @@ def test_rows_of_their_own_wait_for_a_stated_exposure(look) -> None:
     until = seen["at"].max()
     m = primary(found)
     assert m.n_control + m.n_treatment == seen.filter(pl.col("at") + timedelta(days=2) <= until).height
-    assert check(found, "srm").message.startswith("requests: old ")
+    assert check(found, "srm").message.startswith("requests: 'old' ")
 
 
 def blocks(days: float = 8.0, regions: int = 2, seed: int = 4) -> pl.DataFrame:
@@ -284,7 +284,7 @@ def test_a_block_counts_when_it_has_ended(look) -> None:
     assert running.design["observed_until"] == day(7 + 2 / 24).isoformat()
     m = primary(running)
     assert m.n_control + m.n_treatment == 2 * (7 * 12 + 1)
-    counted = re.findall(r"(?:old|new) (\d+) \(", check(running, "srm").message)
+    counted = re.findall(r"'(?:old|new)' (\d+) \(", check(running, "srm").message)
     assert sum(map(int, counted)) == 2 * (7 * 12 + 2)
     reach = boundary(m.n_control + m.n_treatment, 0.05, 5000, m.df) * m.std_error
     assert (m.ci_low, m.ci_high) == pytest.approx((m.estimate - reach, m.estimate + reach), rel=1e-9)
