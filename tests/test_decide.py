@@ -260,7 +260,7 @@ def test_clusters_that_already_switch_are_not_told_to_switch():
     entry = {"checks": [failed("untreated_outcomes", "stronger_design")]}
     assert "design.kind: switchback" in decision_of(entry).next_step
     together = decision_of({**entry, "unit_level": False}).next_step
-    assert together == "Switch those clusters together, as one, between old and new and read that."
+    assert together == "Switch those clusters together, as one, between 'old' and 'new' and read that."
 
 
 def test_ship_says_what_held():

@@ -166,7 +166,7 @@ def test_last_counts_back_from_the_as_of_time(world) -> None:
     readout = world.readout(frame, {"logs.last": "24h"})  # as of 2026-10-20T06:30Z
     low, high = datetime(2026, 10, 19, 6, 30, tzinfo=UTC), datetime(2026, 10, 20, 6, 30, tzinfo=UTC)
     assert readout.rows.kept == frame.filter((pl.col("at") >= low) & (pl.col("at") < high)).height
-    assert readout.window == {"start": low.isoformat(), "end": high.isoformat()}
+    assert (readout.window["start"], readout.window["end"]) == (low.isoformat(), high.isoformat())
 
 
 def test_a_date_column_is_midnight_in_the_logs_timezone(world) -> None:
