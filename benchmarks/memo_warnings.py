@@ -83,7 +83,7 @@ def warnings(readout: Readout) -> list[str]:
     """What the memo says against trusting the primary's interval."""
     (primary,) = (m for m in readout.metrics if m.role == "primary")
     checks = [f"{c.name} {c.status}" for c in readout.checks if c.name in ABOUT and c.status in ("warn", "fail")]
-    return [*([primary.note.split(",")[0]] if primary.note else []), *checks]
+    return [*([primary.note.split(",")[0].split(":")[0]] if primary.note else []), *checks]
 
 
 ABOUT = ("tail_dominance", "block_length", "carryover", "block_balance")
