@@ -202,7 +202,7 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
         hint = (
             "nothing has been observed for as long as it is to be: read again later"
             if evidence.until is not None and evidence.left_out
-            else "widen logs.start/end or logs.last"
+            else _widen(evidence)
             if OUTSIDE in rows.dropped
             else "see logs.where, design and logs.columns"
         )
@@ -214,6 +214,15 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
         at = ("design", "control") if empty[0] == evidence.arms[0] else ("design", "treatment")
         message = f"no kept row of arm {names}; an effect needs both arms"
         raise LogError([evidence.spec.source.problem(at, message, hint)])
+
+
+def _widen(evidence: Evidence) -> str:
+    """What to do where the window leaves no row: with the times that the log has."""
+    time = pl.col("@time")
+    seen = evidence.logs.frame.select(time.min().alias("first"), time.max().alias("last")).collect(engine="streaming")
+    first, last = seen.row(0)
+    within = "" if first is None else f": the log's times run from {visible(str(first))} to {visible(str(last))}"
+    return f"widen logs.start/end or logs.last{within}"
 
 
 def arms_seen(evidence: Evidence) -> str:

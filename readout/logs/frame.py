@@ -228,7 +228,10 @@ def _problems(
             elif expected := _expected(spec, role, schema[name]):
                 found = "null on every row" if schema[name] == pl.Null else str(schema[name])
                 message = f"column {visible(name)!r} is {found}; expected {expected}"
-                problems.append(spec.source.problem(at, message))
+                hint = (
+                    "write it as a timestamp: text and counted seconds are not guessed at" if role in TIME_ROLES else ""
+                )
+                problems.append(spec.source.problem(at, message, hint))
     for role, why in needed.items():
         if role not in columns:
             message = f"{why} needs a column for the role {role!r}"

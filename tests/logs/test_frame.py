@@ -138,6 +138,8 @@ def test_one_arm_only_and_no_row_left(world, refused) -> None:
     assert problem.hint.startswith("arms in the log: 'old';")
     (problem,) = refused(world.log(), {"logs.start": "2030-01-01"})
     assert problem.message == "no row is left of 480 read: 480 outside the window"
+    at = world.log()["at"]
+    assert problem.hint.endswith(f"the log's times run from {at.min()} to {at.max()}")
     (problem,) = refused(world.log().with_columns(arm=pl.lit(None, pl.String)))
     assert problem.message == "no row is left of 480 read: 480 no arm"
     (problem,) = refused(world.log().clear())
