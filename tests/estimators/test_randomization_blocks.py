@@ -145,7 +145,7 @@ def test_what_cannot_be_tested_is_refused(switchback: World) -> None:
         randomization_blocks(cells, Assignments(np.full((3, 9), 2, np.int8), False))
     with pytest.raises(EstimationError, match="no schedule that could be drawn"):
         randomization_blocks(cells, Assignments(np.zeros((3, 9), np.int8), False))
-    with pytest.raises(EstimationError, match="too few cluster-blocks for an interval at level"):
+    with pytest.raises(EstimationError, match="too few draws for an interval at level"):
         randomization_blocks(cells, coins(cells, 9, 1))
     with pytest.raises(EstimationError, match="does not vary"):
         randomization_blocks(replace(cells, num=0.1 * cells.den), coins(cells, 99, 1))
