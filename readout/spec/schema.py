@@ -15,6 +15,8 @@ from readout.spec.methods import METHODS, OPTIONS
 from readout.spec.problems import keys
 
 _OWN = ("design", "estimator", "metrics")
+# Bounds that pydantic leaves in its own words where a field has two of them.
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 def json_schema() -> dict[str, Any]:
@@ -70,6 +72,9 @@ def _tidy(node: Any, sections: dict[str, type]) -> None:
         if section in designs.KINDS.values():
             node["required"] = ["kind", *node.get("required", [])]
             node["properties"]["kind"].pop("default")
+    for own, said in _BOUNDS.items():
+        if isinstance(node.get(own), int | float):
+            node[said] = node.pop(own)
     if "default" in node and not isinstance(node["default"], dict):
         default = _as_written(node["default"])
         node.pop("default") if default in (None, []) else node.update(default=default)
@@ -79,6 +84,8 @@ def _tidy(node: Any, sections: dict[str, type]) -> None:
 
 def _as_written(default: Any) -> Any:
     """A default as YAML has it: durations are ``5m``, not ISO 8601."""
+    if isinstance(default, list):
+        return [_as_written(item) for item in default]
     found = re.fullmatch(r"P(?:T(\d+)([SMH])|(\d+)D)", default) if isinstance(default, str) else None
     if not found:
         return default

@@ -63,3 +63,10 @@ def test_every_key_is_described() -> None:
     assert len(found) > 250
     assert [key for key, value in found if not value.get("description")] == []
     assert SCHEMA["$defs"]["Capacity"]["properties"]["window"]["default"] == "5m"
+
+
+def test_defaults_and_bounds_are_an_editors() -> None:
+    plan = json_schema()["$defs"]["Plan"]["properties"]
+    assert plan["block"]["default"] == ["30m", "1h", "2h", "4h"]
+    assert (plan["power"]["minimum"], plan["traffic"]["maximum"]) == (0.5, 1)
+    assert not {"'ge':", "'gt':", "'le':", "'lt':"} & set(repr(json_schema()).replace("{", " ").split())
