@@ -140,9 +140,9 @@ def share_of_largest(values: ArrayLike) -> float:
 def settling(values: ArrayLike, *, seed: int = 0) -> float:
     """How far the running mean strays over the second half of the units, in random order, from the mean of all.
 
-    In standard errors of the mean; the order is the seed's. 0 of values that do not vary.
+    In standard errors of the mean; the order is the seed's, whatever that of the values. 0 of values that do not vary.
     """
-    x = np.random.default_rng(seed).permutation(np.asarray(values, dtype=np.float64))
+    x = np.random.default_rng(seed).permutation(np.sort(np.asarray(values, dtype=np.float64)))
     n = len(x)
     error = float(x.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     if not error > 0.0:

@@ -106,6 +106,7 @@ def effect(robust: Robust, control: Arrays, treatment: Arrays, *, seed: int, alp
     Raises:
         EstimationError: As the estimators.
     """
+    control, treatment = _ordered(control), _ordered(treatment)
     found = _estimate(robust, control, treatment, _splits(robust, control, treatment, seed, alpha), alpha)
     plain = difference_in_means(Moments.from_arrays(*control), Moments.from_arrays(*treatment), alpha=alpha)
     return replace(found, diagnostics={**found.diagnostics, **_beside(plain)})
@@ -117,6 +118,7 @@ def without_one(robust: Robust, control: Arrays, treatment: Arrays, *, seed: int
     Raises:
         EstimationError: An arm has fewer than three units, and as :func:`effect`.
     """
+    control, treatment = _ordered(control), _ordered(treatment)
     left_out = leave_one_out_means(control, treatment, alpha=alpha).diagnostics["left_out"]
     arms, splits = [control, treatment], list(_splits(robust, control, treatment, seed, alpha) or ())
     code, index = left_out["arm"], left_out["index"]
@@ -137,6 +139,13 @@ def _estimate(
     if robust.method == "catoni":
         return catoni(control[0], treatment[0], alpha=alpha)
     return median_of_means(control, treatment, splits=splits, alpha=alpha)
+
+
+def _ordered(arm: Arrays) -> Arrays:
+    """The arm by value: single rows come in the order of the log, which must not choose their random groups."""
+    num, den = arm
+    order = np.lexsort((num,) if den is None else (den, num))
+    return num[order], None if den is None else den[order]
 
 
 def _splits(robust: Robust, control: Arrays, treatment: Arrays, seed: int, alpha: float) -> tuple[Split, Split] | None:

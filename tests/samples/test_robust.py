@@ -65,6 +65,17 @@ def test_the_median_of_groups_of_units(gather) -> None:
     assert old.mean() * 0.8 < found.control_value < old.mean() * 1.2
 
 
+def test_the_order_of_single_rows_means_nothing(gather) -> None:
+    metrics = {"m": {"column": "tokens", "role": "primary", "robust": {"method": "median_of_means"}}}
+    changes = {**NO_TIME, "logs__columns__unit": None}
+    found = []
+    for frame in (log(), log().sample(fraction=1.0, shuffle=True, seed=8)):
+        evidence = gather(frame, metrics, **changes)
+        less = evidence.sample.without_most_influential(evidence.terms["m"], 1, 0.05)
+        found.append((evidence.effect("m", 1).estimate, less.estimate, evidence.tail("m").settling))
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
 def test_row_means_and_ratios_cap_both_sides(gather) -> None:
     frame = log()
     robust = {"method": "winsorize", "quantile": 0.95}
