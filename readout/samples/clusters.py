@@ -41,6 +41,8 @@ GROUPS = 2048
 ENOUGH_FOR_TOP = 100
 # Below so many clusters an interval by Student's t leans on the shape of their outcomes.
 FEW = 20
+# Clusters that count as less than this part of their number, and as fewer than these, are too unlike to weigh by rows.
+UNEQUAL, ENOUGH = 0.7, 50
 
 
 class Clusters:
@@ -262,7 +264,18 @@ class Clusters:
                 f"it rests on {n} clusters, fewer than {FEW}: the interval holds as far as their outcomes are near "
                 "normal; randomization_inference does not need that"
             )
+        elif variance != "CR3" and self.weights == "rows" and (alike := self._alike()) < min(UNEQUAL * n, ENOUGH):
+            notes.append(
+                f"clusters weigh their rows, and these {n} of unlike size count as about {alike:.0f} alike ones: the "
+                "interval is a little too narrow; cluster_robust with variance CR3, or randomization_inference, holds"
+            )
         return notes
+
+    def _alike(self) -> float:
+        """How many clusters of one size would weigh as evenly (Kish 1965), the arms together."""
+        sizes = self._frame["n"].to_numpy().astype(float)
+        arms = (sizes[self._arm == code] for code in np.unique(self._arm))
+        return float(sum(mine.sum() ** 2 / (mine**2).sum() for mine in arms))
 
     def _rows(self, term: Term) -> np.ndarray:
         return self._frame[row_count(term)].to_numpy().astype(float)

@@ -326,6 +326,22 @@ def test_a_reader_is_told_what_few_clusters_carry(world, clusters, estimator, wo
     assert words in m.note if words else m.note == ""
 
 
+@pytest.mark.parametrize(
+    ("estimator", "told"),
+    [
+        ({"method": "cluster_means", "weights": "rows"}, True),
+        ("cluster_robust", True),
+        ("cluster_means", False),
+        ({"method": "cluster_robust", "variance": "CR3"}, False),
+    ],
+)
+def test_a_reader_is_told_where_few_large_clusters_hold_most_rows(world, estimator, told) -> None:
+    frame = log(40)
+    large = frame.filter(pl.col("region").is_in(["r000", "r001", "r002", "r003"]))
+    (m,) = world.readout(pl.concat([frame, *[large] * 12]), {**RUN, "estimator": estimator}).metrics
+    assert ("of unlike size count as about" in m.note) == told
+
+
 def test_too_few_clusters_to_draw_an_interval(world) -> None:
     (m,) = world.readout(log(6), {**RUN, "estimator": "randomization_inference"}).metrics
     assert m.estimate is None
