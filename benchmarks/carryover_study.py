@@ -6,7 +6,7 @@ spec as it was written (`washout: 90m`), and with `--set design.washout=0m`. Bot
 token are compared with the true total effect, policy *premium* everywhere against policy *current* everywhere, the
 store as that policy keeps it.
 
-    python benchmarks/carryover_study.py                # 100 seeds, about 9 minutes of two cores
+    python benchmarks/carryover_study.py                # 100 seeds, about 8 minutes of two cores
     python benchmarks/carryover_study.py --seeds 10
 """
 
