@@ -89,7 +89,12 @@ class BlockMethod:
                 "the outcome, and wide where the outcome's level is far from zero",
                 *_few(sample),
             ]
-        lagged = [] if lags == "none" else [f"its error lets blocks up to {lags} apart be alike, whatever their arms"]
+        lagged = []
+        if lags != "none":
+            lagged.append(
+                f"its error lets blocks up to {lags} apart be alike, whatever their arms; where arms come in runs of "
+                "blocks such an interval is too narrow, and randomization_inference of the schedule holds"
+            )
         return [*lagged, *_few(sample)]
 
     def _estimate(
