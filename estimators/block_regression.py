@@ -34,7 +34,7 @@ from estimators.inference import (
 from estimators.ols import Fit, Vector, fit
 from estimators.quantiles import Histogram, below_quantile, invert, woodruff
 
-__all__ = ["Cells", "block_quantile", "block_regression"]
+__all__ = ["Cells", "block_quantile", "block_regression", "most_influential"]
 
 
 def block_regression(
@@ -153,6 +153,23 @@ def block_quantile(
         relative=log_ratio_relative(values, log_variance, df, alpha),
         diagnostics=model.diagnostics() | {"effective_rows_beyond": {"control": rows[0], "treatment": rows[1]}},
     )
+
+
+def most_influential(cells: Cells, model: Model, clustered_by: str) -> tuple[int, NDArray[np.bool_]]:
+    """The randomized unit whose leaving out moves the effect most, and the cells that stay without it.
+
+    Returns:
+        Its position in ``cells`` (``clustered_by="cell"``) or the code of the block (``"block"``), and a mask of
+        ``cells``.
+    """
+    y = model.cells.num / model.cells.den
+    regression = fit(model.x, y - np.average(y, weights=model.weight), model.weight, model.groups)
+    worst = int(np.argmax(np.abs(regression.leave_out(model.effect))))
+    if clustered_by == "block":
+        index = int(np.unique(model.groups)[worst])
+        return index, cells.block != index
+    index = int(np.flatnonzero(cells.den > 0.0)[worst])
+    return index, np.arange(len(cells.arm)) != index
 
 
 def log_ratio_relative(values: list[float], variance: float, df: float, alpha: float) -> Relative:

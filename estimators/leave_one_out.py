@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from estimators.block_regression import block_regression
+from estimators.block_regression import block_regression, most_influential
 from estimators.cells import Cells, prepare
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
@@ -16,7 +16,7 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.joint_moments import JointMoments
 from estimators.moments import Moments
-from estimators.ols import Vector, fit
+from estimators.ols import Vector
 from estimators.regression_adjusted import leave_one_out_moves, regression_adjusted
 
 ArmArrays = tuple[ArrayLike, ArrayLike | None]
@@ -107,16 +107,7 @@ def leave_one_out_blocks(
     Raises:
         EstimationError: As ``block_regression``, with the unit and without it.
     """
-    model = prepare(cells, weights, clustered_by)
-    y = model.cells.num / model.cells.den
-    regression = fit(model.x, y - np.average(y, weights=model.weight), model.weight, model.groups)
-    worst = int(np.argmax(np.abs(regression.leave_out(model.effect))))
-    if clustered_by == "block":
-        index = int(np.unique(model.groups)[worst])
-        keep = cells.block != index
-    else:
-        index = int(np.flatnonzero(cells.den > 0.0)[worst])
-        keep = np.arange(len(cells.arm)) != index
+    index, keep = most_influential(cells, prepare(cells, weights, clustered_by), clustered_by)
     estimate = block_regression(cells.take(keep), alpha=alpha, weights=weights, clustered_by=clustered_by, hac=hac)
     return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"index": index}})
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.block_regression import log_ratio_contrast
+from estimators.block_regression import log_ratio_contrast, most_influential
 from estimators.cells import Cells, Model, counts_by_arm, prepare
 from estimators.cluster_robust import Replicates
 from estimators.estimate import Estimate
@@ -102,15 +102,7 @@ def leave_one_out_schedule(
         ``leave_one_out_blocks``.
     """
     model = prepare(cells, weights, clustered_by, arms_shape_calendar=False)
-    y = model.cells.num / model.cells.den
-    regression = fit(model.x, y - np.average(y, weights=model.weight), model.weight, model.groups)
-    worst = int(np.argmax(np.abs(regression.leave_out(model.effect))))
-    if clustered_by == "block":
-        index = int(np.unique(model.groups)[worst])
-        keep = cells.block != index
-    else:
-        index = int(np.flatnonzero(cells.den > 0.0)[worst])
-        keep = np.arange(len(cells.arm)) != index
+    index, keep = most_influential(cells, model, clustered_by)
     rest = replace(assignments, arms=np.asarray(assignments.arms)[:, keep])
     estimate = randomization_blocks(cells.take(keep), rest, alpha=alpha, weights=weights, clustered_by=clustered_by)
     return replace(estimate, diagnostics={**estimate.diagnostics, "left_out": {"index": index}})

@@ -260,7 +260,8 @@ def _advice(evidence: Evidence, worst: Carried) -> str:
     if shown.enough <= sample.washout:
         return "take a longer washout or longer blocks"
     washout = duration(shown.enough)
-    return f"after {washout} of the block it is no longer seen: say design.washout: {washout}"
+    least = f"at least {washout}" if shown.enough else "a part of the block"
+    return f"leave out {least} (design.washout), before which it is seen; later it is not, which does not show it gone"
 
 
 def _in_words(c: Carried, evidence: Evidence) -> str:

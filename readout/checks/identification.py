@@ -18,7 +18,9 @@ from readout.verdicts import guardrail_of, verdict_of
 HALF = 0.5
 # A cap that leaves more than this of the plain standard error cures no tail.
 HARDLY = 0.9
-CALLED = {"winsorize": "winsorized", "trim": "trimmed", "median_of_means": "median-of-means", "catoni": "Catoni's"}
+CALLED = {"winsorize": "winsorized", "trim": "trimmed"}
+# Robust means whose intervals come from the units' own variance.
+NEED_VARIANCE = ("median_of_means", "catoni")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,9 @@ def tail_dominance(evidence: Evidence) -> Check:
                 said = f"{metric.name}: {one.changed} without one {evidence.sample.unit}{one.of}"
                 failures.append((one, f"{said} ({one.moved:.1f} standard errors)"))
         heavy = _heaviness(evidence, metric)
-        if metric.robust is None or (idle := _hardly_cut(evidence, metric)):
-            cure = CURE if metric.robust is None else idle
+        if cure := _uncured(evidence, metric):
             warnings += [f"{text}; {cure}" if distrusted else text for text, distrusted in heavy]
-        elif heavy:
+        elif heavy and metric.robust is not None:
             aside.append(f"{'; '.join(text for text, _ in heavy)}, and its {CALLED[metric.robust.method]} mean is read")
     moved = max((one.moved for one in seen), default=None)
     by_arm: dict[str, Status] = dict.fromkeys(evidence.arms[1:], "warn" if warnings else "pass")
@@ -97,6 +98,15 @@ def _judged(evidence: Evidence) -> Iterable[Metric]:
     """Metrics whose means decide."""
     metrics = evidence.spec.metrics.values()
     return [m for m in metrics if m.role in ("primary", "guardrail") and m.quantile is None]
+
+
+def _uncured(evidence: Evidence, metric: Metric) -> str:
+    """What to do about a heavy tail; empty where the metric's robust mean does it already."""
+    if metric.robust is None:
+        return CURE
+    if metric.robust.method in NEED_VARIANCE:
+        return f"the interval of {metric.robust.method} needs a variance too: take trim or winsorize"
+    return _hardly_cut(evidence, metric)
 
 
 def _hardly_cut(evidence: Evidence, metric: Metric) -> str:

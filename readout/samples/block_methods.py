@@ -93,7 +93,7 @@ class BlockMethod:
         if lags != "none":
             lagged.append(
                 f"its error lets blocks up to {lags} apart be alike, whatever their arms; where arms come in runs of "
-                "blocks such an interval is too narrow, and randomization_inference of the schedule holds"
+                "blocks such an interval is too narrow: state the blocks that were drawn (design.block)"
             )
         return [*lagged, *_few(sample)]
 

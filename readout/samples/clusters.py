@@ -267,7 +267,7 @@ class Clusters:
         elif variance != "CR3" and self.weights == "rows" and (alike := self._alike()) < min(UNEQUAL * n, ENOUGH):
             notes.append(
                 f"clusters weigh their rows, and these {n} of unlike size count as about {alike:.0f} alike ones: the "
-                "interval is a little too narrow; cluster_robust with variance CR3, or randomization_inference, holds"
+                "interval is a little too narrow; variance CR3 of cluster_robust or randomization_inference holds better"
             )
         return notes
 
