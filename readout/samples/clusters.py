@@ -257,7 +257,7 @@ class Clusters:
         elif variance == "CR1" and n < labels.FEW_FOR_CR1:
             notes.append(
                 f"CR1 errors are too small with so few clusters ({n}, fewer than {labels.FEW_FOR_CR1}): variance CR2 "
-                "or wild, or randomization_inference, holds better"
+                "or wild, or randomization_inference, holds"
             )
         elif n < FEW:
             notes.append(
@@ -267,7 +267,7 @@ class Clusters:
         elif variance != "CR3" and self.weights == "rows" and (alike := self._alike()) < min(UNEQUAL * n, ENOUGH):
             notes.append(
                 f"clusters weigh their rows, and these {n} of unlike size count as about {alike:.0f} alike ones: the "
-                "interval is a little too narrow; variance CR3 of cluster_robust or randomization_inference holds better"
+                "interval is a little too narrow; cluster_robust with CR3 or randomization_inference does better"
             )
         return notes
 
