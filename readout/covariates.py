@@ -16,7 +16,7 @@ import polars as pl
 from readout.checks import balance
 from readout.errors import LogError, SpecError
 from readout.logs import Logs
-from readout.logs.frame import label
+from readout.logs.values import label
 from readout.reduce import pilot
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath

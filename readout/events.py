@@ -15,7 +15,7 @@ from estimators.inference import EstimationError
 from readout.errors import LogError
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
-from readout.logs.frame import label
+from readout.logs.values import label
 from readout.memo import words
 from readout.reduce import Table
 from readout.results import Verdict

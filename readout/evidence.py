@@ -15,7 +15,8 @@ from estimators.inference import EstimationError, minimum_detectable_effect
 from estimators.tail_index import Tail
 from readout.errors import LogError, Problem
 from readout.logs import Logs
-from readout.logs.frame import OUTSIDE, REASONS, arms
+from readout.logs.frame import OUTSIDE, REASONS
+from readout.logs.treated import arms
 from readout.reduce import Table, pilot
 from readout.results import MetricResult, Rows
 from readout.samples import Sample

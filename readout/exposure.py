@@ -16,7 +16,8 @@ import polars as pl
 
 from readout.errors import LogError, SpecError
 from readout.logs import Logs
-from readout.logs.frame import AFTER_AS_OF, NO_TIME, REASONS, arms
+from readout.logs.frame import AFTER_AS_OF, NO_TIME, REASONS
+from readout.logs.treated import arms
 from readout.reduce import Table, collect
 from readout.samples import Blocks, Clusters, Sample, Units
 from readout.samples.base import KEPT
@@ -145,7 +146,7 @@ def _first(logs: Logs) -> pl.Expr:
 
 def _until(logs: Logs, as_of: datetime, last: datetime | None) -> datetime:
     """The end of observation: of the window, of the look or of the logs, whichever is first."""
-    return min(t for t in (logs.window[1], as_of.astimezone(UTC), last) if t is not None)
+    return min(t for t in (logs.times[1], as_of.astimezone(UTC), last) if t is not None)
 
 
 def _units(logs: Logs, role: str, exposure: timedelta, as_of: datetime) -> Observed:
@@ -192,7 +193,7 @@ def _blocks(design: Switchback, logs: Logs, as_of: datetime) -> Observed:
     if last is None:
         return Observed(logs)
     offset = EPOCH + design.block.offset
-    end = logs.window[1]
+    end = logs.times[1]
     if end is not None and end <= as_of and end - last <= length * LAST_PART:
         last = end
     until = last - (last - offset) % length

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from estimators.inference import EstimationError
 from readout.errors import LogError, Problem, SpecError
-from readout.logs.frame import arms as arms_of
+from readout.logs.treated import arms as arms_of
 from readout.mechanisms import Mechanism
 from readout.schedules import Schedule, read, redraws, said
 from readout.spec.designs import Switchback

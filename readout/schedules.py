@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from readout.errors import LogError, Problem
-from readout.logs.frame import label, to_utc
+from readout.logs.values import label, to_utc
 from readout.mechanisms import Arms, Mechanism, draws
 from readout.text import visible
 

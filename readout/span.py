@@ -8,6 +8,7 @@ import polars as pl
 
 from readout.evidence import Evidence
 from readout.logs import Logs
+from readout.logs.frame import Moment
 from readout.reduce import Table
 from readout.samples.base import KEPT
 
@@ -23,11 +24,15 @@ def tables(logs: Logs) -> list[Table]:
 
 
 def window(evidence: Evidence) -> dict[str, str | None]:
-    """``start`` and ``end`` as the spec states them, ``first`` and ``last`` as the kept rows stand."""
+    """``start`` and ``end`` as the spec states them, ``first`` and ``last`` of the kept rows; periods as they are."""
     stated = dict(zip(("start", "end"), evidence.logs.window, strict=True))
     seen = evidence.tables.get(NAME)
     met = {end: None if seen is None or not len(seen) else _moment(seen[end][0]) for end in ("first", "last")}
-    return {name: None if at is None else at.isoformat() for name, at in {**stated, **met}.items()}
+    return {name: None if at is None else _text(at) for name, at in {**stated, **met}.items()}
+
+
+def _text(at: Moment) -> str:
+    return at.isoformat() if isinstance(at, datetime) else str(at)
 
 
 def _moment(microseconds: int | None) -> datetime | None:

@@ -15,7 +15,7 @@ from estimators.moments import Moments
 from readout.checks.base import separation_p, share_shift, threshold
 from readout.evidence import Evidence
 from readout.logs import Logs
-from readout.logs.frame import label
+from readout.logs.values import label
 from readout.reduce import Table, pilot
 from readout.results import Check
 from readout.samples import Clusters, Sample, Units

@@ -12,7 +12,9 @@ import polars as pl
 from readout.errors import LogError, Problem, SpecError
 from readout.logs.expressions import Expressions
 from readout.logs.sources import Source, find_source
-from readout.spec.designs import Switchback
+from readout.logs.treated import RUNNING, arm_code, arm_role, misfit, named_columns, own_columns
+from readout.logs.values import label, to_utc
+from readout.spec.designs import BY_ROW, PANELS, Switchback
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.text import visible
@@ -22,18 +24,26 @@ SINGLE_ROLES = (
     "intended", "executed", "fallback", "timeout", "retries", "propensity",
 )  # fmt: skip
 LIST_ROLES = ("state", "features", "after")
-PANELS = ("did", "synthetic_control")
 NEEDED = {
     "user_rct": ("arm",),
     "request_rct": ("arm",),
     "cluster_rct": ("arm", "cluster"),
     "switchback": ("arm", "time"),
+    "did": ("unit", "time"),
+    "synthetic_control": ("unit", "time"),
+    "iv": ("executed",),
 }
+# Rows without a time count in none of these.
+TIMED = ("switchback", *PANELS)
 TIME_ROLES = ("time", "assigned_at")
 LABEL_ROLES = ("arm", "intended", "executed")
 NUMERIC_ROLES = ("retries", "propensity")
 FLAG_ROLES = ("eligible", "timeout")
 PAIRS: KeyPath = ("design", "pairs")
+
+# A time in UTC, or an integer period of a panel.
+Moment = datetime | int
+Window = tuple[Moment | None, Moment | None]
 
 OUTSIDE = "outside the window"
 NO_TIME = "no time"
@@ -43,11 +53,13 @@ OTHER_ARM = "an arm the spec does not name"
 NO_UNIT = "no unit"
 NO_CLUSTER = "no cluster"
 NO_BLOCK = "no block"
+NO_RUNNING = "no running variable"
 PRE_PERIOD = "pre-period"
 SKIPPED = "a local time that the clock skipped"
 AFTER_AS_OF = "after the as-of time"
 REASONS = (
     OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK, AFTER_AS_OF, PRE_PERIOD,
+    NO_RUNNING,
 )  # fmt: skip
 
 
@@ -63,7 +75,7 @@ class Logs:
         expressions: Columns and SQL of the spec over the frame.
         columns: Role to column name (list roles: tuple of names).
         mapped_unasked: Roles found by their own name.
-        window: Start and end in UTC, either may be None.
+        window: Start and end in UTC, or as integer periods of a panel; either may be None.
         before: Start and end of the pre-period in UTC; None: the design has none.
     """
 
@@ -72,12 +84,18 @@ class Logs:
     expressions: Expressions
     columns: Mapping[str, str | tuple[str, ...]]
     mapped_unasked: tuple[str, ...]
-    window: tuple[datetime | None, datetime | None]
+    window: Window
     before: tuple[datetime, datetime] | None = None
 
     def has(self, role: str) -> bool:
         """Whether the role is mapped."""
         return bool(self.columns.get(role))
+
+    @property
+    def times(self) -> tuple[datetime | None, datetime | None]:
+        """The window where it is of times, not of integer periods."""
+        start, end = (moment if isinstance(moment, datetime) else None for moment in self.window)
+        return start, end
 
     def dtype(self, column: str) -> pl.DataType:
         """Type of a raw column."""
@@ -101,7 +119,7 @@ def open_logs(spec: Spec, as_of: datetime, *, past: bool = False) -> Logs:
     window = _window(spec, as_of)
     before = _before(spec, window[0])
     needed = dict.fromkeys(() if past else NEEDED.get(spec.design.kind, ()), f"the design {spec.design.kind}")
-    if any(window):
+    if any(moment is not None for moment in window):
         needed["time"] = "a window"
     if before is not None:
         needed[_owner(spec)] = "a pre-period"
@@ -112,33 +130,12 @@ def open_logs(spec: Spec, as_of: datetime, *, past: bool = False) -> Logs:
     if problems:
         raise LogError(problems)
     canonical = {f"@{role}": _canonical(role, columns, source.schema, spec.logs.timezone) for role in _single(columns)}
-    frame = source.scan().with_columns(**canonical)
-    frame = frame.with_columns(**{"@arm_code": _arm_code(spec, columns)})
+    frame = source.scan().with_columns(**canonical, **own_columns(spec, source.schema))
+    frame = frame.with_columns(**{"@arm_code": arm_code(spec, columns)})
     if before is not None:
         frame = frame.with_columns(**{"@pre": _in_pre_period(expressions, before)})
     frame = frame.with_columns(**{"@drop": _drop(expressions, columns, window, before is not None)})
     return Logs(frame, source, expressions, columns, unasked, window, before)
-
-
-def label(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Values as labels: strings as they are, whole numbers as integers, booleans as true and false; NaN is null."""
-    if dtype == pl.String:
-        return expr
-    if dtype.is_float() or dtype.is_decimal():
-        expr = expr.cast(pl.Float64).fill_nan(None)
-        whole = expr.is_finite() & (expr == expr.floor()) & (expr.abs() < 2**53)
-        return pl.when(whole).then(expr.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(expr.cast(pl.String))
-    return expr.cast(pl.String)
-
-
-def to_utc(expr: pl.Expr, dtype: pl.DataType, timezone: str) -> pl.Expr:
-    """A timestamp or date column as UTC microseconds; without a zone it is read in ``timezone``."""
-    if dtype == pl.Date:
-        expr, dtype = expr.cast(pl.Datetime("us")), pl.Datetime("us")
-    assert isinstance(dtype, pl.Datetime)
-    if dtype.time_zone is None:
-        expr = expr.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null")
-    return expr.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
 
 
 def _single(columns: Mapping[str, str | tuple[str, ...]]) -> list[str]:
@@ -169,21 +166,20 @@ def _map_roles(
     return columns, tuple(unasked)
 
 
-def _window(spec: Spec, as_of: datetime) -> tuple[datetime | None, datetime | None]:
+def _window(spec: Spec, as_of: datetime) -> Window:
     if spec.logs.last is not None:
         return as_of.astimezone(UTC) - spec.logs.last, as_of.astimezone(UTC)
-    start, end = spec.logs.start, spec.logs.end
-    return (start if isinstance(start, datetime) else None), (end if isinstance(end, datetime) else None)
+    return spec.logs.start, spec.logs.end
 
 
-def _before(spec: Spec, start: datetime | None) -> tuple[datetime, datetime] | None:
+def _before(spec: Spec, start: Moment | None) -> tuple[datetime, datetime] | None:
     """The pre-period.
 
     Raises:
         SpecError: It ends after the window's start.
     """
     given: timedelta | tuple[datetime, datetime] | None = getattr(spec.design, "pre_period", None)
-    if given is None or start is None:
+    if given is None or not isinstance(start, datetime):
         return None
     if isinstance(given, timedelta):
         return start - given, start
@@ -213,7 +209,7 @@ def _problems(
     """Every mapped column that is missing or of a wrong type, and every needed role that is not mapped."""
     spec, schema = expressions.spec, expressions.schema
     own = {f"@{role}" for role in SINGLE_ROLES}
-    own |= {"@arm_code", "@drop", "@pre", "@owner", "@code", "@wait", "@key", "@exposed until"}
+    own |= {"@arm_code", "@drop", "@rollout", "@running", "@pre", "@owner", "@code", "@wait", "@key", "@exposed until"}
     problems = [
         Problem(", ".join(spec.logs.path), f"column {visible(name)!r} has a name that readout uses itself", "rename it")
         for name in schema
@@ -247,7 +243,38 @@ def _problems(
             found = "null on every row" if schema[name] == pl.Null else str(schema[name])
             message = f"column {visible(name)!r} is {found}; expected text, numbers or booleans"
             problems.append(spec.source.problem(path, message))
-    return problems
+    for path, name, kind in named_columns(spec):
+        if name not in schema:
+            problems.append(expressions.missing(name, path))
+        elif wrong := misfit(name, kind, columns, schema):
+            problems.append(spec.source.problem(path, wrong))
+    return problems + _other_scale(spec, columns, schema)
+
+
+def _other_scale(
+    spec: Spec, columns: Mapping[str, str | tuple[str, ...]], schema: Mapping[str, pl.DataType]
+) -> list[Problem]:
+    """Times of the spec that are not on the scale of the time column."""
+    name = columns.get("time")
+    if not isinstance(name, str) or name not in schema or _expected(spec, "time", schema[name]):
+        return []
+    whole = schema[name].is_integer()
+    given: list[tuple[KeyPath, Any]] = [(("logs", key), getattr(spec.logs, key)) for key in ("start", "end")]
+    given.append((("design", "rollout_at"), getattr(spec.design, "rollout_at", None)))
+    for i, event in enumerate(spec.events):
+        given += [(("events", i, "at"), event.at), (("events", i, "until"), event.until)]
+    expected = "an integer period" if whole else "a time such as 2026-10-05T00:00Z"
+    message = f"expected {expected}: the column {visible(name)!r} is {schema[name]}"
+    found = [
+        spec.source.problem(at, message) for at, value in given if value is not None and isinstance(value, int) != whole
+    ]
+    if whole and spec.logs.last is not None:
+        found.append(
+            spec.source.problem(
+                ("logs", "last"), f"a duration needs timestamps: the column {visible(name)!r} is {schema[name]}"
+            )
+        )
+    return found
 
 
 def _expected(spec: Spec, role: str, dtype: pl.DataType) -> str:
@@ -307,34 +334,17 @@ def _fell_back(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return expr.is_not_null() & (expr.cast(pl.String) != "")
 
 
-def _arm_code(spec: Spec, columns: Mapping[str, str | tuple[str, ...]]) -> pl.Expr:
-    labels = arms(spec)
-    if "arm" not in columns or not labels:
-        return pl.lit(None, dtype=pl.Int8)
-    chain: Any = pl.when(pl.col("@arm") == labels[0]).then(pl.lit(0, dtype=pl.Int8))
-    for code, name in enumerate(labels[1:], start=1):
-        chain = chain.when(pl.col("@arm") == name).then(pl.lit(code, dtype=pl.Int8))
-    expr: pl.Expr = chain.otherwise(None)
-    return expr
-
-
-def arms(spec: Spec) -> Sequence[str]:
-    """Control first, then the treatments, as labels."""
-    control = spec.design.control
-    return ((control,) if control is not None else ()) + tuple(spec.design.treatment)
-
-
 def _drop(
     expressions: Expressions,
     columns: Mapping[str, str | tuple[str, ...]],
-    window: tuple[datetime | None, datetime | None],
+    window: Window,
     pre_period: bool,
 ) -> pl.Expr:
     """The first reason to leave a row out, as its place in ``REASONS``; null keeps it."""
     spec = expressions.spec
     steps: list[tuple[pl.Expr, str]] = []
     start, end = window
-    if "time" in columns and (start is not None or end is not None or spec.design.kind == "switchback"):
+    if "time" in columns and (any(m is not None for m in window) or spec.design.kind in TIMED):
         steps.append((pl.col(str(columns["time"])).is_null(), NO_TIME))
         steps.append((pl.col("@time").is_null(), SKIPPED))
         inside = (pl.lit(True) if start is None else pl.col("@time") >= start) & (
@@ -345,10 +355,12 @@ def _drop(
         steps.append((~inside, OUTSIDE))
     if spec.logs.where is not None:
         steps.append((~expressions.condition(spec.logs.where, ("logs", "where")), FILTERED))
-    if "arm" in columns:
-        steps.append((pl.col("@arm").is_null(), NO_ARM))
+    if (role := arm_role(spec, columns)) in columns:
+        steps.append((pl.col(f"@{role}").is_null(), NO_ARM))
         steps.append((pl.col("@arm_code").is_null(), OTHER_ARM))
-    if "unit" in columns and spec.design.kind == "user_rct":
+    if spec.design.kind == "rdd":
+        steps.append((pl.col(RUNNING).is_null(), NO_RUNNING))
+    if "unit" in columns and spec.design.kind in ("user_rct", *PANELS, *BY_ROW):
         steps.append((pl.col("@unit").is_null(), NO_UNIT))
     if "cluster" in columns and spec.design.kind in ("switchback", "cluster_rct"):
         steps.append((pl.col("@cluster").is_null(), NO_CLUSTER))

@@ -14,8 +14,9 @@ from readout.evidence import count, rows_table
 from readout.faults import reading
 from readout.logs import Logs, open_logs
 from readout.logs.expressions import Expressions
-from readout.logs.frame import OUTSIDE, REASONS, SINGLE_ROLES, label
+from readout.logs.frame import OUTSIDE, REASONS, SINGLE_ROLES
 from readout.logs.sources import find_source
+from readout.logs.values import label
 from readout.reduce import Table, collect, pilot_means, run_pass
 from readout.results import Rows
 from readout.samples.base import KEPT, den_sum, term_sums
@@ -289,7 +290,7 @@ def _span(logs: Logs, tables: Mapping[str, pl.DataFrame]) -> tuple[datetime | No
     low, high = (
         datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(tables[SPAN][end][0])) for end in ("low", "high")
     )
-    start, end = logs.window
+    start, end = logs.times
     first = start if start is not None and low - start < timedelta(days=1) else low
     last = end if end is not None and end - high < timedelta(days=1) else high + timedelta(microseconds=1)
     return first, last

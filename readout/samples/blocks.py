@@ -80,7 +80,7 @@ class Blocks:
         self.rows = KEPT & ~self.washed
         self._has_washout = bool(washout)
         self.schedule = schedule_of(spec, logs.has("cluster"))
-        self._window = logs.window
+        self._window = logs.times
         self._how = BlockMethod(spec, self.schedule, seed)
         capped.require(spec, "block")
 

@@ -12,7 +12,7 @@ import polars as pl
 from estimators.inference import EstimationError
 from estimators.randomization_inference import Assignments
 from readout import planned
-from readout.logs.frame import arms as arms_of
+from readout.logs.treated import arms as arms_of
 from readout.mechanisms import Mechanism, draws, strata
 from readout.schedules import Schedule
 from readout.spec.designs import Switchback

@@ -10,7 +10,8 @@ import polars as pl
 
 from readout.errors import LogError, Problem, SpecError
 from readout.logs import Logs
-from readout.logs.frame import PAIRS, drawn_within, label
+from readout.logs.frame import PAIRS, drawn_within
+from readout.logs.values import label
 from readout.reduce import Table
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec

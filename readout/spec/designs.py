@@ -326,3 +326,10 @@ KINDS: Mapping[str, type[Design]] = {
     "rdd": RDD,
     "ope": OPE,
 }
+
+RANDOMIZED = ("user_rct", "request_rct", "cluster_rct", "switchback")
+"""Arms were drawn."""
+PANELS = ("did", "synthetic_control")
+"""Units over periods."""
+BY_ROW = ("observational", "iv", "rdd")
+"""What identifies the effect is a row's own: its action, its instrument, its distance from a cutoff."""

@@ -53,9 +53,7 @@ def test_json_puts_the_errors_on_stdout(readout_command, pipeline):
         (["simulate", "router_rct", "--out", "o", "--requests", "0"], "'0' is not a count"),
     ],
 )
-def test_usage_errors_exit_2_and_are_json_where_json_is_asked(
-    readout_command, pipeline, monkeypatch, line, said
-):
+def test_usage_errors_exit_2_and_are_json_where_json_is_asked(readout_command, pipeline, monkeypatch, line, said):
     outcome = readout_command(*line)
     assert (outcome.code, outcome.out) == (2, "")
     assert said in outcome.err

@@ -164,9 +164,7 @@ def test_what_is_not_there_yet_says_so_with_exit_code_2(readout_command, pipelin
     assert pipeline.calls == []
 
 
-def test_demo_runs_the_bundled_switchback_wherever_one_stands(
-    readout_command, pipeline, tmp_path, monkeypatch
-):
+def test_demo_runs_the_bundled_switchback_wherever_one_stands(readout_command, pipeline, tmp_path, monkeypatch):
     example = tmp_path / "sample_logs" / "router_switchback.yaml"
     example.parent.mkdir()
     example.write_text("version: 1\n", encoding="utf-8")

@@ -1,0 +1,132 @@
+"""Which rows stand under which arm, design by design, and the columns of its own that a design names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from readout.logs.values import to_utc
+from readout.spec.designs import IV, RDD, DiD, Observational, SyntheticControl
+from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
+from readout.text import visible
+
+Columns = Mapping[str, str | tuple[str, ...]]
+Schema = Mapping[str, pl.DataType]
+# Names of the arms where the spec may leave them out.
+UNNAMED: Mapping[str, tuple[str, str]] = {
+    "did": ("untreated", "treated"),
+    "synthetic_control": ("untreated", "treated"),
+    "rdd": ("below the cutoff", "from the cutoff on"),
+    "iv": ("as it is", "one unit more"),
+}
+# First treated period of the row's unit; the running variable.
+ROLLOUT, RUNNING = "@rollout", "@running"
+
+
+def arms(spec: Spec) -> Sequence[str]:
+    """Control first, then the treatments, as labels."""
+    control = spec.design.control
+    if control is None:
+        return (*UNNAMED.get(spec.design.kind, ()), *spec.design.treatment)
+    return (control, *spec.design.treatment)
+
+
+def arm_role(spec: Spec, columns: Columns) -> str | None:
+    """The role whose labels are the design's arms; None where a row's time or running variable says its arm.
+
+    In an iv it is the assigned arm where that is the instrument, else the executed action; None where the action is a
+    number.
+    """
+    design = spec.design
+    if isinstance(design, DiD | SyntheticControl | RDD):
+        return None
+    if isinstance(design, Observational):
+        return "executed" if "executed" in columns else "arm"
+    if isinstance(design, IV):
+        if design.control is None:
+            return None
+        return "arm" if columns.get("arm") in design.instrument else "executed"
+    return "arm" if "arm" in columns else None
+
+
+def named_columns(spec: Spec) -> list[tuple[KeyPath, str, str]]:
+    """Columns that the design names beside the roles: the place, the column, and whether it holds ``time``, ``number``
+    or ``value``."""
+    design = spec.design
+    found: list[tuple[KeyPath, str, str]] = []
+    if isinstance(design, DiD):
+        found.append((("design", "rollout"), design.rollout, "time"))
+    if isinstance(design, RDD):
+        found.append((("design", "running"), design.running, "number"))
+        found += [(("design", "covariates", i), name, "number") for i, name in enumerate(design.covariates)]
+    if isinstance(design, IV):
+        found += [(("design", "instrument", i), name, "value") for i, name in enumerate(design.instrument)]
+    if isinstance(design, Observational) and design.adjust is not None:
+        for model in ("propensity", "outcome"):
+            names: tuple[str, ...] = getattr(design.adjust, model)
+            found += [(("design", "adjust", model, i), name, "value") for i, name in enumerate(names)]
+    elif isinstance(design, DiD | IV):
+        found += [(("design", "adjust", i), name, "value") for i, name in enumerate(design.adjust)]
+    return found
+
+
+def misfit(column: str, kind: str, columns: Columns, schema: Schema) -> str:
+    """What is wrong with a column that the design names, in words; empty where nothing is."""
+    dtype = schema[column]
+    found = "null on every row" if dtype == pl.Null else str(dtype)
+    said = f"column {visible(column)!r} is {found}; expected"
+    if kind == "time":
+        time = columns.get("time")
+        whole = isinstance(time, str) and time in schema and schema[time].is_integer()
+        if whole and not dtype.is_integer() and not dtype.is_float():
+            return f"{said} integer periods, as the role 'time' has"
+        if not whole and not isinstance(dtype, pl.Datetime | pl.Date):
+            return f"{said} a timestamp or a date, as the role 'time' has"
+        return ""
+    if kind == "number" and not (dtype.is_numeric() or dtype == pl.Boolean):
+        return f"{said} numbers"
+    if dtype.is_nested() or dtype == pl.Null:
+        return f"{said} text, numbers or booleans"
+    return ""
+
+
+def own_columns(spec: Spec, schema: Schema) -> dict[str, pl.Expr]:
+    """Canonical columns of the design's own: ``@rollout`` on the scale of ``@time``, ``@running`` as floats."""
+    design = spec.design
+    if isinstance(design, DiD):
+        dtype, expr = schema[design.rollout], pl.col(design.rollout)
+        if isinstance(dtype, pl.Datetime | pl.Date):
+            return {ROLLOUT: to_utc(expr, dtype, spec.logs.timezone)}
+        return {ROLLOUT: expr.fill_nan(None) if dtype.is_float() else expr}
+    if isinstance(design, RDD):
+        return {RUNNING: pl.col(design.running).cast(pl.Float64).fill_nan(None)}
+    return {}
+
+
+def arm_code(spec: Spec, columns: Columns) -> pl.Expr:
+    """0 control, 1… treatments, null: no arm of the spec.
+
+    In panels a row is treated from its unit's rollout on; in an rdd from the cutoff on. Where an iv's action is a
+    number every row stands under the treatment: it is the action's slope that is read.
+    """
+    design = spec.design
+    if isinstance(design, DiD):
+        return (pl.col("@time") >= pl.col(ROLLOUT)).fill_null(False).cast(pl.Int8)
+    if isinstance(design, SyntheticControl):
+        unit = pl.col("@unit").cast(pl.String).is_in(list(design.treated))
+        return (unit & (pl.col("@time") >= design.rollout_at)).fill_null(False).cast(pl.Int8)
+    if isinstance(design, RDD):
+        return (pl.col(RUNNING) >= design.cutoff).cast(pl.Int8)
+    if isinstance(design, IV) and design.control is None:
+        return pl.lit(1, dtype=pl.Int8)
+    role, labels = arm_role(spec, columns), arms(spec)
+    if role not in columns or not labels:
+        return pl.lit(None, dtype=pl.Int8)
+    chain: Any = pl.when(pl.col(f"@{role}") == labels[0]).then(pl.lit(0, dtype=pl.Int8))
+    for code, name in enumerate(labels[1:], start=1):
+        chain = chain.when(pl.col(f"@{role}") == name).then(pl.lit(code, dtype=pl.Int8))
+    expr: pl.Expr = chain.otherwise(None)
+    return expr
