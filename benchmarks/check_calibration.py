@@ -37,7 +37,7 @@ Log = Mapping[str, Any]
 AS_OF = datetime(2026, 11, 1, tzinfo=UTC)
 START = np.datetime64("2026-10-05T00:00:00", "us")
 MARKS = ("<!-- measured -->", "<!-- /measured -->")
-BY_NAME = {one.__name__: one for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS)}
+BY_NAME = {one.__name__: one for one in checks.of("switchback")}
 ARMS = np.array(["a", "b", "c"])
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from readout.bundled import bundled
+from readout.estimands import narrower
 from readout.evidence import Evidence
+from readout.identification import unproven
 from readout.memo import numbers
 from readout.memo.words import VERDICT
 from readout.results import ACTIONS, Action, Check, Decision, MetricResult
@@ -155,6 +157,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
 
 def _reasons(facts: Facts, rule: Rule, found: Sequence[Match]) -> tuple[str, ...]:
     """What made the rule fire, then the primaries where they are worth having beside it."""
+    found = [match for match in found if match.reason]
     if not found:
         primaries = tuple(_verdict_words(m, facts.title(m)) for m in facts.primaries)
         return primaries + tuple(_guardrail_words(m, facts.title(m)) for m in facts.guardrails)
@@ -224,6 +227,24 @@ def _guardrail(facts: Facts, state: str) -> list[Match]:
     ]
 
 
+def _design(facts: Facts, kinds: Sequence[str]) -> list[Match]:
+    kind = facts.evidence.spec.design.kind
+    return [Match("design", "", "")] if kind in kinds else []
+
+
+def _narrower(facts: Facts, _: bool) -> list[Match]:
+    said = narrower(facts.evidence.spec)
+    asked = facts.evidence.spec.decision.frame
+    return [Match("frame", said, f"the frame {asked} asks for more than the design tells: {said}")] if said else []
+
+
+def _unproven(facts: Facts, kinds: Sequence[str]) -> list[Match]:
+    if facts.evidence.spec.design.kind not in kinds:
+        return []
+    said = {"fail": "failed", "warn": "warns", "skip": "could see nothing"}
+    return [_of_check(c, said[c.status]) for c in unproven(facts.evidence.spec, facts.checks)]
+
+
 MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "fails": _fails,
     "warns": _warns,
@@ -233,6 +254,9 @@ MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "primary": _primary,
     "primary_small": _primary_small,
     "guardrail": _guardrail,
+    "design": _design,
+    "narrower": _narrower,
+    "unproven": _unproven,
 }
 
 

@@ -19,10 +19,12 @@ from readout.covariates import own_terms, with_covariates
 from readout.decide import decide
 from readout.engines import require_engine
 from readout.errors import LogError, SpecError
+from readout.estimands import estimand
 from readout.estimate import metric_results
 from readout.evidence import ROWS, Evidence, count, require_rows, rows_table
 from readout.exposure import Observed, observe
 from readout.faults import reading
+from readout.identification import assumptions
 from readout.logs import Logs, open_logs
 from readout.memo import document, markdown
 from readout.memo import figures as drawings
@@ -31,6 +33,7 @@ from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
 from readout.samples import Blocks, Clusters, RowArms, Sample, Units, before, sample_of
 from readout.spec.available import DESIGNS, require_available
+from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
 from readout.text import duration, named
@@ -125,7 +128,7 @@ def check(
     if spec.design.kind not in DESIGNS:
         return _readable(spec, moment)
     evidence = gather(spec, moment, seed or 0)
-    found = tuple(one(evidence) for one in checks.BEFORE_EFFECTS)
+    found = tuple(one(evidence) for one in checks.before_effects(spec.design.kind))
     return CheckReport(spec.name, evidence.rows(), found, _notes(evidence))
 
 
@@ -143,8 +146,8 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
         observed = observe(spec, logs, sample, as_of)
         logs = observed.logs
         terms, reduced = _reduce(spec, logs, metrics, sample, observed, as_of)
-    before.require_rows(spec, logs, reduced)
-    left_out = {**sample.load(reduced), **observed.left_out(reduced)}
+        before.require_rows(spec, logs, reduced)
+        left_out = {**sample.load(reduced), **observed.left_out(reduced)}
     evidence = Evidence(
         spec, logs, sample, {t.name: t for t in terms}, reduced, left_out,
         met=observed.met(sample, reduced), until=observed.until,
@@ -166,9 +169,7 @@ def _reduce(
     terms = [
         *metrics,
         *economics.terms(spec, logs, by_name),
-        *assignment.terms(spec, logs),
-        *execution.terms(spec, logs),
-        *balance.terms(spec, logs),
+        *(_of_drawn_arms(spec, logs) if spec.design.kind in RANDOMIZED else ()),
     ]
     # A feature may be both compared and adjusted for.
     terms += [t for t in own_terms(metrics) if t.name not in {known.name for known in terms}]
@@ -182,7 +183,7 @@ def _reduce(
         *logging.tables(spec, logs),
         *assignment.tables(spec, logs),
         *execution.tables(spec, logs),
-        *observed.of(balance.label_tables(spec, logs, sample)),
+        *(observed.of(balance.label_tables(spec, logs, sample)) if spec.design.kind in RANDOMIZED else ()),
         *spillover.tables(spec, logs, spillover.outcomes(spec, logs, metrics)),
         *rollback.tables(spec, logs, metrics),
         *observed.of(capacity.tables(spec, logs, sample, terms)),
@@ -194,6 +195,11 @@ def _reduce(
     if again := observed.of(sample.again(reduced)):
         reduced |= run_pass(logs.frame, again, rows, one_scan=one_scan)
     return terms, reduced
+
+
+def _of_drawn_arms(spec: Spec, logs: Logs) -> list[Term]:
+    """What drawn arms must not differ in, and how they were carried out."""
+    return [*assignment.terms(spec, logs), *execution.terms(spec, logs), *balance.terms(spec, logs)]
 
 
 def _later(logs: Logs, as_of: datetime) -> dict[str, pl.Expr]:
@@ -208,7 +214,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
     # What overflows ends as a number that is not finite, and no estimator lets that through.
     with np.errstate(over="ignore", invalid="ignore"):
         evidence = replace(evidence, metrics=metric_results(evidence))
-        found = tuple(one(evidence) for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS))
+        found = tuple(one(evidence) for one in checks.of(spec.design.kind))
         tail = capacity.summary(evidence)
     decision = decide(evidence, found)
     with reading(spec, evidence.logs):
@@ -234,6 +240,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         decision=decision,
         checks=found,
         metrics=evidence.metrics,
+        assumptions=assumptions(spec, found),
         diagnostics=_diagnostics(evidence, found),
         economics=economics.summary(evidence),
         capacity=tail,
@@ -288,7 +295,7 @@ def _design(evidence: Evidence) -> dict[str, Any]:
     block = getattr(spec.design, "block", None)
     return {
         "kind": spec.design.kind,
-        "estimand": "ate",
+        "estimand": estimand(spec),
         "method": evidence.sample.method,
         "unit": evidence.sample.unit,
         "n_units": dict(zip(evidence.arms, evidence.sample.counts(), strict=True)),

@@ -16,6 +16,7 @@ Family = Literal[
 ]
 Verdict = Literal["better", "worse", "no_effect", "inconclusive"]
 Guardrail = Literal["holds", "harmed", "inconclusive"]
+Standing = Literal["broken", "in doubt", "not seen broken", "cannot be seen"]
 
 ACTIONS: tuple[Action, ...] = (
     "ship", "ramp", "target", "holdout", "pause", "rollback", "instrument", "stronger_design",
@@ -103,6 +104,24 @@ class MetricResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Assumption:
+    """Something that must be true for the effect to be one.
+
+    Attributes:
+        what: In words.
+        checks: Names of the checks that could break it here.
+        standing: ``broken`` (one of them failed), ``in doubt`` (one warns), ``not seen broken`` (one passed, none
+            warns), ``cannot be seen`` (none could see it).
+        unseen: What no check can see of it, in words; empty where nothing.
+    """
+
+    what: str
+    checks: tuple[str, ...]
+    standing: Standing
+    unseen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The decision and its reasons; ``rule`` names the row of configs/decision_rules.yaml that fired."""
 
@@ -160,6 +179,7 @@ class Readout:
     decision: Decision
     checks: tuple[Check, ...]
     metrics: tuple[MetricResult, ...]
+    assumptions: tuple[Assumption, ...] = ()
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     economics: Mapping[str, Any] | None = None
     capacity: Mapping[str, Any] | None = None

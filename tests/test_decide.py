@@ -13,6 +13,7 @@ from estimators.estimate import Estimate
 from readout import decide as decisions
 from readout.decide import decide, rules
 from readout.results import Check, MetricResult
+from readout.spec.designs import RDD, DiD, Observational, UserRCT
 from readout.spec.fields import Effect
 from readout.spec.metrics import Metric
 
@@ -77,7 +78,8 @@ def made(*metrics: MetricResult, arms: tuple[str, ...] = ("old", "new"), **spec:
         )
         for m in metrics
     }  # fmt: skip
-    sections = {"rollback": (), "economics": None, "capacity": None, **spec}
+    sections = {"rollback": (), "economics": None, "capacity": None, "decision": SimpleNamespace(frame=None),
+                "design": DESIGNS["user_rct"], **spec}  # fmt: skip
     return Made(metrics, SimpleNamespace(metrics=declared, **sections), arms)
 
 
@@ -88,6 +90,13 @@ def failed(name: str, action: Any, status: Any = "fail", **by_arm: str) -> Check
 
 
 ECONOMICS = SimpleNamespace(bar=None)
+DESIGNS: dict[str, Any] = {
+    "user_rct": UserRCT(control="old", treatment=("new",), shared_state=False),
+    "did": DiD(rollout="r"),
+    "rdd": RDD(running="x", cutoff=0.0),
+    "observational": Observational(control="old", treatment=("new",)),
+}
+UNSEEN = replace(failed("pre_trend", None, "warn"), family="identification")
 TRIGGER = failed("rollback_trigger", "rollback")
 # Each entry alone makes its rule fire; the rules stand in the contract's order.
 LADDER: list[tuple[str, str, dict[str, Any]]] = [
@@ -103,6 +112,10 @@ LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("primary_inconclusive", "stronger_design", {"primary": UNSETTLED}),
     ("nothing_gained", "rollback", {"checks": [failed("economic_bar", "rollback")]}),
     ("not_clear_enough", "ramp", {"checks": [failed("execution_divergence", "ramp")]}),
+    ("narrower_than_asked", "ramp", {"frame": "ship", "kind": "did"}),
+    ("identification_not_shown", "ramp", {"kind": "did", "checks": [UNSEEN]}),
+    ("effect_is_local", "target", {"kind": "rdd"}),
+    ("not_randomized", "ramp", {"kind": "observational"}),
     ("all_clear", "ship", {}),
 ]  # fmt: skip
 
@@ -111,6 +124,9 @@ def decision_of(*entries: dict[str, Any], **spec: Any) -> Any:
     checks = [c for e in entries for c in e.get("checks", [])]
     primary = next((e["primary"] for e in entries if "primary" in e), PRIMARY)
     guardrail = next((e["guardrail"] for e in entries if "guardrail" in e), GUARDRAIL)
+    kinds, frames = ([e[key] for e in entries if key in e] for key in ("kind", "frame"))
+    design, framed = DESIGNS[[*kinds, "user_rct"][0]], SimpleNamespace(frame=[*frames, None][0])
+    spec = {"design": design, "decision": framed, **spec}
     evidence = replace(made(primary, guardrail, **spec), unit_level=all(e.get("unit_level", True) for e in entries))
     return decide(evidence, checks)
 
@@ -130,7 +146,7 @@ def test_each_rule_fires_alone(rule, action, entry):
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.combinations(range(len(LADDER)), 2)])
 def test_of_two_rules_the_earlier_wins(first, second):
-    assert decision_of(LADDER[second][2], LADDER[first][2]).rule == LADDER[first][0]
+    assert decision_of(LADDER[first][2], LADDER[second][2]).rule == LADDER[first][0]
 
 
 @pytest.mark.parametrize(

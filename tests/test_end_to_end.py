@@ -145,8 +145,8 @@ def test_the_json_has_the_contracts_fields_and_finite_numbers(world):
         "mapped_unasked", "design", "decision", "checks", "metrics", "segments", "diagnostics", "economics", "capacity",
         "surrogate", "attribution", "figures",
     }  # fmt: skip
-    said = {"question", "counterfactual", "assignment", "alpha", "failure_mode", "mitigation", "monitor", "notes"}
-    assert set(document) == top | said
+    said = {"question", "counterfactual", "assignment", "assumptions", "alpha", "failure_mode", "mitigation", "monitor"}
+    assert set(document) == top | said | {"notes"}
     assert document["schema"] == "readout/1"
     assert set(document["window"]) == {"start", "end", "first", "last"}
     assert set(document["rows"]) == {"read", "kept", "dropped"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
@@ -18,12 +18,13 @@ from readout.checks.spillover import mixed_batches, unit_of_randomization, untre
 from readout.economics import economic_bar
 from readout.evidence import Evidence
 from readout.results import Check
+from readout.spec.designs import RANDOMIZED
 
+Checker = Callable[[Evidence], Check]
+LOGGED: tuple[Checker, ...] = (required_fields, bad_controls, completed_only)
 # Those that look at no effect of treatment: safe while an experiment runs.
-BEFORE_EFFECTS: tuple[Callable[[Evidence], Check], ...] = (
-    required_fields,
-    bad_controls,
-    completed_only,
+DRAWN_BEFORE: tuple[Checker, ...] = (
+    *LOGGED,
     srm,
     eligibility,
     exposure_time,
@@ -36,16 +37,35 @@ BEFORE_EFFECTS: tuple[Callable[[Evidence], Check], ...] = (
     unit_of_randomization,
     mixed_batches,
 )
-WITH_EFFECTS: tuple[Callable[[Evidence], Check], ...] = (
+DRAWN_WITH: tuple[Checker, ...] = (
     fallback,
     timeouts_and_retries,
     untreated_outcomes,
     carryover,
     block_length,
     tail_dominance,
-    capacity_limit,
-    economic_bar,
-    rollback_trigger,
 )
+# What the spec itself asks for, in every design.
+ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
+# Designs without randomization: what is seen before any effect, and what is seen with it.
+OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
+    "observational": ((), ()),
+    "did": ((), ()),
+    "synthetic_control": ((), ()),
+    "iv": ((), ()),
+    "rdd": ((), ()),
+}
 
-__all__ = ["BEFORE_EFFECTS", "WITH_EFFECTS"]
+
+def before_effects(kind: str) -> tuple[Checker, ...]:
+    """The checks of a design that look at no effect of treatment."""
+    return DRAWN_BEFORE if kind in RANDOMIZED else (*LOGGED, *OWN[kind][0])
+
+
+def of(kind: str) -> tuple[Checker, ...]:
+    """All checks of a design, in the memo's order."""
+    with_effects = DRAWN_WITH if kind in RANDOMIZED else OWN[kind][1]
+    return (*before_effects(kind), *with_effects, *ASKED)
+
+
+__all__ = ["before_effects", "of"]

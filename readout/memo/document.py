@@ -59,6 +59,7 @@ def to_json(readout: Readout) -> str:
             "question": readout.question,
             "counterfactual": readout.counterfactual,
             "assignment": readout.assignment,
+            "assumptions": [asdict(one) for one in readout.assumptions],
             "alpha": readout.alpha,
             "failure_mode": readout.failure_mode,
             "mitigation": readout.mitigation,

@@ -5,17 +5,20 @@ from __future__ import annotations
 from readout.memo import sections
 from readout.memo.appendix import appendix
 from readout.memo.capacity_section import capacity
+from readout.memo.identification_section import identification
 from readout.results import Readout
 
 
 def memo(readout: Readout) -> str:
     """The whole memo, the same bytes for the same readout.
 
-    The order is the reader's: decision and reasons, what was compared and how, effects, guardrails, risks, checks that
-    weighed on the decision, money, capacity, energy, what stops it, what would change it, what comes next.
+    The order is the reader's: decision and reasons, what must be true where nothing was randomized, what was compared
+    and how, effects, guardrails, risks, checks that weighed on the decision, money, capacity, energy, what stops it,
+    what would change it, what comes next.
     """
     parts = (
         sections.decision(readout),
+        identification(readout),
         sections.comparison(readout),
         sections.effects(readout),
         sections.guardrails(readout),

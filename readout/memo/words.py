@@ -31,7 +31,9 @@ _ESTIMAND: Final = {
     "ate": "average effect of treating all of the traffic rather than none (ATE)",
     "att": "average effect on what was treated (ATT)",
     "itt": "average effect of being assigned, whatever was executed (ITT)",
-    "late": "average effect on those whom the assignment moved (LATE)",
+    "late": "average effect on those whom the instrument moved (LATE)",
+    "local": "average effect at the cutoff",
+    "overlap": "average effect where both actions were likely (overlap-weighted)",
 }
 
 _ROLES = ("primary", "guardrail", "secondary", "mechanism", "surrogate", "long_run")

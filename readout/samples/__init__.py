@@ -12,6 +12,7 @@ from readout.samples.clusters import Clusters
 from readout.samples.labels import require_cluster
 from readout.samples.rows import RowArms
 from readout.samples.units import Units
+from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
 
 # Up to this many rows, ids are counted exactly; above, by a sketch whose error is well below the tolerance.
@@ -30,12 +31,19 @@ def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
         return Blocks(spec, logs, seed)
     if spec.design.kind == "cluster_rct":
         return Clusters(spec, logs, seed)
+    if spec.design.kind not in RANDOMIZED:
+        return _of_its_own(spec, logs, seed)
     require_cluster(spec, logs)
     if spec.design.kind == "user_rct" and logs.has("unit"):
         return Units(spec, logs, seed=seed)
     if spec.design.kind == "request_rct" and logs.has("request") and _repeated(logs):
         return Units(spec, logs, "request", seed)
     return RowArms(spec, logs, seed)
+
+
+def _of_its_own(spec: Spec, logs: Logs, seed: int) -> Sample:
+    """The sample of a design without randomization."""
+    raise AssertionError(f"no sample for the design {spec.design.kind}")
 
 
 def _repeated(logs: Logs) -> bool:

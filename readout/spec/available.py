@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from readout.errors import SpecError
+from readout.spec.designs import BY_ROW, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
@@ -36,10 +37,21 @@ class Later:
     designs: tuple[str, ...] = ()
 
 
+NOT_DRAWN = (*PANELS, *BY_ROW)
 LATER: tuple[Later, ...] = (
     Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
     Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
-    Later("decision.frame", lambda frame: frame not in (None, "ship"), "the frame {value}", "available: ship"),
+    Later("decision.frame", lambda frame: frame in ("target", "rule"), "the frame {value}", "available: ship, explain"),
+    Later(
+        "decision.looks",
+        lambda looks: looks == "sequential",
+        "sequential looks in this design",
+        "looks: fixed",
+        NOT_DRAWN,
+    ),
+    Later("decision.exposure", bool, "", "", NOT_DRAWN),
+    Later("metrics.*.quantile", bool, "quantiles in this design", "", NOT_DRAWN),
+    Later("metrics.*.robust", bool, "robust means in this design", "", NOT_DRAWN),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later("segments"),
     Later("surrogate"),

@@ -19,7 +19,7 @@ from readout.evidence import Evidence
 from readout.results import Check
 
 AS_OF = datetime(2026, 11, 1, tzinfo=UTC)
-BY_NAME = {one.__name__: one for one in (*checks.BEFORE_EFFECTS, *checks.WITH_EFFECTS, economic_bar)}
+BY_NAME = {one.__name__: one for one in (*checks.of("switchback"), economic_bar)}
 
 Gather = Callable[..., Evidence]
 Say = Callable[..., Check]

@@ -167,7 +167,7 @@ def test_it_is_skipped_where_nobody_asked(said) -> None:
 
 
 def test_it_looks_at_an_effect() -> None:
-    assert "capacity_limit" not in {one.__name__ for one in checks.BEFORE_EFFECTS}
+    assert "capacity_limit" not in {one.__name__ for one in checks.before_effects("switchback")}
 
 
 def test_repeated_looks_have_wider_intervals_and_no_bound(decided) -> None:

@@ -220,7 +220,7 @@ def test_a_torn_cluster_is_left_out_and_a_stray_row_alone(clustered, oracle) -> 
     assert evidence.sample.counts() == [11, 12]
     (old,), (new,) = by_cluster(big.filter((pl.col("region") != "r000") & (pl.col("index") != first)), "avg(ms) m")
     oracle.agrees(evidence.effect("m", 1), oracle.welch(old, new))
-    found = {c.name: c for c in (one(evidence) for one in checks.BEFORE_EFFECTS)}
+    found = {c.name: c for c in (one(evidence) for one in checks.before_effects("cluster_rct"))}
     assert found["arm_contamination"].status == "fail"
     assert found["arm_contamination"].message == "2 of 24 clusters carry more than one arm (8.33 %)"
 
@@ -275,7 +275,9 @@ def test_labels_of_rows_that_are_left_out_do_not_matter(clustered) -> None:
 def test_features_are_compared_cluster_by_cluster(clustered, oracle) -> None:
     frame = log()
     evidence = clustered(frame, logs__columns={**COLUMNS, "features": ["tokens", "tier"]})
-    found = next(c for c in (one(evidence) for one in checks.BEFORE_EFFECTS) if c.name == "covariate_balance")
+    found = next(
+        c for c in (one(evidence) for one in checks.before_effects("cluster_rct")) if c.name == "covariate_balance"
+    )
     rows = {row["covariate"]: row for row in found.details["balance"]}
     (old,), (new,) = by_cluster(frame, "avg(tokens) t")
     assert rows["tokens"]["p_value"] == pytest.approx(oracle.welch(old, new)["p_value"], rel=1e-9)

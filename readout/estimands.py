@@ -1,0 +1,33 @@
+"""Over whom a design's effect is averaged, and whether that is what the decision asks about."""
+
+from __future__ import annotations
+
+from readout.spec.designs import RDD, Observational
+from readout.spec.model import Spec
+
+_OWN = {"did": "att", "synthetic_control": "att", "iv": "late", "rdd": "local"}
+
+
+def estimand(spec: Spec) -> str:
+    """``ate``, ``att``, ``overlap``, ``late`` (those whom the instrument moves) or ``local`` (at the cutoff)."""
+    design = spec.design
+    if isinstance(design, Observational) and design.estimand is not None:
+        return design.estimand
+    return _OWN.get(design.kind, "att" if spec.decision.frame == "explain" else "ate")
+
+
+def narrower(spec: Spec) -> str:
+    """How the design's effect is narrower than the frame that the spec states; empty where it is not."""
+    if spec.decision.frame != "ship":
+        return "" if spec.decision.frame is None or estimand(spec) in ("ate", "att") else _of(spec)
+    return "" if estimand(spec) == "ate" else _of(spec)
+
+
+def _of(spec: Spec) -> str:
+    where = "from the cutoff on whom crossing it treats" if getattr(spec.design, "fuzzy", False) else "at the cutoff"
+    return {
+        "att": "the effect is that on what was treated, not on all of the traffic",
+        "overlap": "the effect is that where both actions were likely, not on all of the traffic",
+        "late": "the effect is that on those whom the instrument moves, not on all of the traffic",
+        "local": f"the effect is that {where if isinstance(spec.design, RDD) else 'at the cutoff'}, not on all traffic",
+    }[estimand(spec)]

@@ -1,0 +1,163 @@
+"""What must be true for a design without randomization to tell an effect, and which check could break it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from readout.results import Assumption, Check, Standing
+from readout.spec.designs import IV, RDD, DiD, Observational, SyntheticControl
+from readout.spec.model import Spec
+
+# What must be true, the checks that could break it, and what none of them can see.
+Line = tuple[str, tuple[str, ...], str]
+
+
+def assumptions(spec: Spec, checks: Sequence[Check]) -> tuple[Assumption, ...]:
+    """The assumptions of the spec's design, with how they stand; none where arms were drawn."""
+    return tuple(_standing(line, checks) for line in _story(spec))
+
+
+def unproven(spec: Spec, checks: Sequence[Check]) -> list[Check]:
+    """Checks of the design's assumptions that did not pass."""
+    names = {name for _, by, _ in _story(spec) for name in by}
+    return [c for c in checks if c.name in names and c.family == "identification" and c.status != "pass"]
+
+
+def _standing(line: Line, checks: Sequence[Check]) -> Assumption:
+    what, names, unseen = line
+    found = [c for c in checks if c.name in names]
+    states = {c.status for c in found}
+    standing: Standing
+    if "fail" in states:
+        standing = "broken"
+    elif "warn" in states:
+        standing = "in doubt"
+    else:
+        standing = "not seen broken" if "pass" in states else "cannot be seen"
+    return Assumption(what, tuple(c.name for c in found), standing, unseen)
+
+
+def _story(spec: Spec) -> tuple[Line, ...]:
+    design = spec.design
+    match design:
+        case Observational():
+            return _observational(design)
+        case DiD():
+            return _did(design)
+        case SyntheticControl():
+            return _SYNTHETIC
+        case IV():
+            return _IV
+        case RDD():
+            return _rdd(design)
+    return ()
+
+
+def _observational(design: Observational) -> tuple[Line, ...]:
+    seen = ("covariate_balance", "placebo") if design.negative_control is not None else ("covariate_balance",)
+    return (
+        (
+            "Among requests that are alike in what is adjusted for, which action ran is as good as random: nothing "
+            "that is not logged moved both the action and the outcome.",
+            ("required_fields", *seen),
+            "No check can show it; the sensitivity analysis says how strong an unlogged cause would have to be.",
+        ),
+        (
+            "Every kind of request had a real chance of either action.",
+            ("overlap", "weight_concentration"),
+            "",
+        ),
+        (
+            "Nothing that is adjusted for was moved by the action, and requests were not left out for how they ended.",
+            ("bad_controls", "completed_only"),
+            "",
+        ),
+        (
+            "One request's action does not change another's outcome.",
+            (),
+            "On a shared queue it does; with the live state adjusted for, what is left is the effect on a request of "
+            "its own action, not that of a policy on all traffic.",
+        ),
+    )
+
+
+def _did(design: DiD) -> tuple[Line, ...]:
+    given = " of the same adjusters" if design.adjust else ""
+    return (
+        (
+            f"Without the rollout, treated units would have changed as the untreated{given} did (parallel trends).",
+            ("pre_trend",),
+            "The past makes it likely at best. The breakdown value says how far trends may part before the sign goes.",
+        ),
+        (
+            "Units did not react before their rollout, and stayed treated after it.",
+            ("pre_trend", "treatment_start"),
+            "",
+        ),
+        (
+            "The rollout of some units does not reach the others.",
+            (),
+            "Units on one shared queue or fleet break this; compare units that share no capacity.",
+        ),
+        (
+            "Nothing else happened to the treated alone when they were rolled out.",
+            (),
+            "Name incidents and launches under events: the memo marks those in the window.",
+        ),
+    )
+
+
+_SYNTHETIC: tuple[Line, ...] = (
+    (
+        "A weighted mean of the untreated units, alike before the rollout, would have stayed alike after it.",
+        ("pre_period_fit", "placebo"),
+        "A good fit over few periods may be luck: see the placebos in time.",
+    ),
+    (
+        "The untreated units were not reached by the rollout, and nothing else happened to the treated alone.",
+        (),
+        "Units that share a queue or a fleet with the treated are no donors; name incidents under events.",
+    ),
+)
+
+_IV: tuple[Line, ...] = (
+    ("The instrument moves the action, and not by a little.", ("first_stage",), ""),
+    (
+        "The instrument is as good as random, given what is adjusted for.",
+        ("srm", "covariate_balance"),
+        "Only where it was drawn is this known.",
+    ),
+    (
+        "It moves the outcome through the action alone (exclusion).",
+        (),
+        "No check can show it: assignment that users see, or that loads a shared queue, moves outcomes by itself.",
+    ),
+    (
+        "It keeps nobody from the action whom it does not push towards it (no defiers).",
+        (),
+        "The effect is on those whom it moves; how many they are, and how they differ, is shown.",
+    ),
+)
+
+
+def _rdd(design: RDD) -> tuple[Line, ...]:
+    first = (("Crossing the cutoff changes who is treated, and not by a little.", ("first_stage",), ""),)
+    through = " and crossing moves the outcome through the treatment alone," if design.fuzzy else ""
+    return (
+        *(first if design.fuzzy else ()),
+        (
+            "Nobody places requests on one side of the cutoff on purpose.",
+            ("density",),
+            "Sorting that moves as many up as down leaves no trace in the density.",
+        ),
+        (
+            f"Nothing but the treatment jumps at the cutoff{',' * design.fuzzy}{through.rstrip(',')}.",
+            ("covariate_continuity", "placebo"),
+            "Another rule with the same cutoff would be taken for the effect.",
+        ),
+        (
+            "Near the cutoff the outcome runs smoothly in the running variable.",
+            ("bandwidth_sensitivity",),
+            "",
+        ),
+    )
