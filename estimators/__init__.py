@@ -12,6 +12,7 @@ from estimators.cells import Cells
 from estimators.cluster_means import cluster_means
 from estimators.cluster_robust import cluster_robust
 from estimators.clustered_difference import clustered_difference
+from estimators.compliers import Compliers, compliers
 from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
@@ -49,6 +50,7 @@ from estimators.stratified import leave_one_out_stratified, stratified
 from estimators.tail_index import tail_index
 from estimators.trimmed import trimmed
 from estimators.two_by_two import two_by_two
+from estimators.two_stage_least_squares import two_stage_least_squares, wald
 from estimators.winsorized import winsorized
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
@@ -64,6 +66,8 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "two_by_two": two_by_two,
     "event_study": event_study,
     "local_linear": local_linear,
+    "two_stage_least_squares": two_stage_least_squares,
+    "wald": wald,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -79,6 +83,7 @@ __all__ = [
     "ROBUST",
     "Assignments",
     "Cells",
+    "Compliers",
     "Effects",
     "Estimate",
     "EstimationError",
@@ -98,6 +103,7 @@ __all__ = [
     "cluster_means",
     "cluster_robust",
     "clustered_difference",
+    "compliers",
     "confidence_sequence",
     "covariate_continuity",
     "cuped",
@@ -139,5 +145,7 @@ __all__ = [
     "trend_power",
     "trimmed",
     "two_by_two",
+    "two_stage_least_squares",
+    "wald",
     "winsorized",
 ]
