@@ -47,6 +47,7 @@ from estimators.regression_adjusted import regression_adjusted
 from estimators.relative_magnitudes import breakdown, relative_magnitudes
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
+from estimators.synthetic_control import synthetic_control
 from estimators.tail_index import tail_index
 from estimators.trimmed import trimmed
 from estimators.two_by_two import two_by_two
@@ -68,6 +69,7 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "local_linear": local_linear,
     "two_stage_least_squares": two_stage_least_squares,
     "wald": wald,
+    "synthetic_control": synthetic_control,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -141,6 +143,7 @@ __all__ = [
     "share_of_top",
     "slope_for_power",
     "stratified",
+    "synthetic_control",
     "tail_index",
     "trend_power",
     "trimmed",

@@ -31,6 +31,7 @@ class Panel:
         clusters: ``(n,)`` labels of what units share; None: nothing.
         periods: ``(T,)`` names of the periods, for messages; empty: their positions.
         dropped: Units left out because they were treated in every period: they show no change.
+        units: ``(n,)`` names of the units, for messages and weights; empty: their positions.
 
     Raises:
         EstimationError: Arrays that do not fit each other, infinite outcomes, covariates that are not finite, fewer
@@ -43,6 +44,7 @@ class Panel:
     clusters: NDArray[Any] | None = None
     periods: tuple[str, ...] = ()
     dropped: int = 0
+    units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         y = np.asarray(self.y, dtype=np.float64)
@@ -68,6 +70,10 @@ class Panel:
         if len(labels) != t:
             raise EstimationError("a panel needs one name per period")
         object.__setattr__(self, "periods", labels)
+        names = tuple(map(str, self.units)) or tuple(map(str, range(n)))
+        if len(names) != n:
+            raise EstimationError("a panel needs one name per unit")
+        object.__setattr__(self, "units", names)
 
     @classmethod
     def from_rows(
@@ -116,6 +122,7 @@ class Panel:
             None if covariates is None else np.asarray(covariates, dtype=np.float64)[earliest],
             None if clusters is None else np.asarray(clusters)[earliest],
             names,
+            units=tuple(map(str, units.tolist())),
         )
 
     @property
@@ -147,6 +154,7 @@ class Panel:
             first=self.first[index],
             covariates=None if self.covariates is None else self.covariates[index],
             clusters=None if self.clusters is None else self.clusters[index],
+            units=tuple(np.asarray(self.units, dtype=object)[index]),
         )
 
     def error_groups(self) -> tuple[Codes, str]:
