@@ -30,6 +30,8 @@ from estimators.leave_one_out import (
     share_of_top,
 )
 from estimators.local_linear import local_linear
+from estimators.matches import Matches, match
+from estimators.matching import matching
 from estimators.median_of_means import median_of_means
 from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
@@ -70,6 +72,7 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "two_stage_least_squares": two_stage_least_squares,
     "wald": wald,
     "synthetic_control": synthetic_control,
+    "matching": matching,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -91,6 +94,7 @@ __all__ = [
     "EstimationError",
     "Histogram",
     "JointMoments",
+    "Matches",
     "Moments",
     "Panel",
     "bandwidth_sensitivity",
@@ -128,6 +132,8 @@ __all__ = [
     "leave_one_out_schedule",
     "leave_one_out_stratified",
     "local_linear",
+    "match",
+    "matching",
     "median_of_means",
     "minimum_detectable_effect",
     "placebo_cutoffs",
