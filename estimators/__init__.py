@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from estimators.aipw import aipw
 from estimators.block_regression import block_quantile, block_regression
 from estimators.callaway_santanna import callaway_santanna, event_effects
 from estimators.carryover import effect_since_switch, lagged_effects
@@ -16,11 +17,13 @@ from estimators.compliers import Compliers, compliers
 from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
+from estimators.dml import dml
 from estimators.estimate import Estimate
 from estimators.event_effects import Effects
 from estimators.event_study import event_study, event_study_effects
 from estimators.horvitz_thompson import horvitz_thompson, leave_one_out_paths
 from estimators.inference import EstimationError, minimum_detectable_effect
+from estimators.ipw import ipw
 from estimators.joint_moments import JointMoments
 from estimators.leave_one_out import (
     leave_one_out_adjusted,
@@ -35,7 +38,10 @@ from estimators.matching import matching
 from estimators.median_of_means import median_of_means
 from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
+from estimators.nuisances import Nuisances, nuisances
+from estimators.outcome_regression import outcome_regression
 from estimators.panel import Panel
+from estimators.potential_means import PotentialMeans, potential_means
 from estimators.power import detectable_effect, power
 from estimators.pre_trend import pre_trend, slope_for_power, trend_power
 from estimators.proportions import chi_square_srm
@@ -65,6 +71,10 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "cluster_robust": cluster_robust,
     "randomization_inference": randomization_inference,
     "horvitz_thompson": horvitz_thompson,
+    "aipw": aipw,
+    "outcome_regression": outcome_regression,
+    "ipw": ipw,
+    "dml": dml,
     "callaway_santanna": callaway_santanna,
     "two_by_two": two_by_two,
     "event_study": event_study,
@@ -96,7 +106,10 @@ __all__ = [
     "JointMoments",
     "Matches",
     "Moments",
+    "Nuisances",
     "Panel",
+    "PotentialMeans",
+    "aipw",
     "bandwidth_sensitivity",
     "benjamini_hochberg",
     "binned_means",
@@ -116,6 +129,7 @@ __all__ = [
     "density_test",
     "detectable_effect",
     "difference_in_means",
+    "dml",
     "donut",
     "effect_since_switch",
     "event_effects",
@@ -123,6 +137,7 @@ __all__ = [
     "event_study_effects",
     "holm",
     "horvitz_thompson",
+    "ipw",
     "lagged_effects",
     "leave_one_out_adjusted",
     "leave_one_out_blocks",
@@ -136,7 +151,10 @@ __all__ = [
     "matching",
     "median_of_means",
     "minimum_detectable_effect",
+    "nuisances",
+    "outcome_regression",
     "placebo_cutoffs",
+    "potential_means",
     "power",
     "pre_trend",
     "quantile",

@@ -38,7 +38,8 @@ def aipw(
         ``n_control``, ``n_treatment``: units with rows in the arm. ``diagnostics``: ``estimand``, ``ess {control,
         treatment}`` (with units of several rows ``ess_units`` too), ``weights {max_share, top_1pct_share}``,
         ``trimmed`` (a share), ``propensity {min, max, quantiles, auc, explained}``, ``outcome_fit {control,
-        treatment}`` (share of variance explained out of fold), ``rows_left_out``, ``n_units``, ``folds``, ``repeats``, ``models``.
+        treatment}`` (share of variance explained out of fold), ``rows_left_out``, ``n_units``, ``folds``,
+        ``repeats``, ``models``.
 
     Raises:
         ValueError: An option that is not in the lists.
