@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import beside, capacity, checks, economics, energy, events, looks, span
+from readout import beside, capacity, checks, described, economics, energy, events, looks, span
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, with_covariates
 from readout.decide import decide
 from readout.engines import require_engine
 from readout.errors import LogError, SpecError
-from readout.estimands import estimand
 from readout.estimate import metric_results
 from readout.evidence import ROWS, Evidence, count, require_rows, rows_table
 from readout.exposure import Observed, observe
@@ -31,12 +30,12 @@ from readout.memo import figures as drawings
 from readout.memo.write import write
 from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
-from readout.samples import Blocks, Clusters, RowArms, Sample, Units, before, sample_of
+from readout.samples import Blocks, Clusters, Sample, before, sample_of
+from readout.samples.base import NotDrawn
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
-from readout.text import duration, named
 
 Say = Callable[[str], None]
 LATER = "later"
@@ -235,8 +234,8 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         rows=evidence.rows(),
         columns=evidence.logs.columns,
         mapped_unasked=evidence.logs.mapped_unasked,
-        design=_design(evidence),
-        assignment=_assignment(evidence),
+        design=described.design(evidence),
+        assignment=described.assignment(evidence),
         decision=decision,
         checks=found,
         metrics=evidence.metrics,
@@ -290,78 +289,6 @@ def _readable(spec: Spec, as_of: datetime) -> CheckReport:
     return CheckReport(spec.name, Rows(n, n, {}), (), (note,))
 
 
-def _design(evidence: Evidence) -> dict[str, Any]:
-    spec = evidence.spec
-    block = getattr(spec.design, "block", None)
-    return {
-        "kind": spec.design.kind,
-        "estimand": estimand(spec),
-        "method": evidence.sample.method,
-        "unit": evidence.sample.unit,
-        "n_units": dict(zip(evidence.arms, evidence.sample.counts(), strict=True)),
-        "control": evidence.arms[0],
-        "treatments": list(evidence.arms[1:]),
-        "split": dict(spec.design.split) if spec.design.split is not None else None,
-        "shared_state": spec.design.shared_state,
-        "block": None if block is None else duration(block.length) or block.column,
-        "washout": duration(getattr(spec.design, "washout", None)),
-        **_compared_within(spec),
-        **_schedule(evidence),
-        **looks.design(evidence),
-        **_pre_period(evidence.logs),
-    }
-
-
-def _compared_within(spec: Spec) -> dict[str, Any]:
-    """The columns within whose levels arms are compared, where there are any."""
-    found = {name: getattr(spec.design, name, None) for name in ("strata", "pairs")}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items() if value}
-
-
-def _pre_period(logs: Logs) -> dict[str, Any]:
-    if logs.before is None:
-        return {}
-    return {"pre_period": dict(zip(("start", "end"), (moment.isoformat() for moment in logs.before), strict=True))}
-
-
-def _assignment(evidence: Evidence) -> str:
-    counts = dict(zip(evidence.arms, evidence.assigned, strict=True))
-    said = ", ".join(f"{n:,} to {named(arm)}" for arm, n in counts.items())
-    if isinstance(evidence.sample, Blocks):
-        if not evidence.logs.has("cluster"):
-            how = "Blocks of time were assigned to the system as a whole"
-        elif evidence.sample.together:
-            how = "Blocks of time were assigned to all clusters together"
-        else:
-            how = "Blocks of time were assigned to each cluster on its own"
-        return f"{how}. {evidence.sample.unit.capitalize()}s: {said}.{_washout(evidence.sample)}"
-    if isinstance(evidence.sample, Clusters):
-        return f"Clusters were assigned as wholes{evidence.sample.drawn}: {said}."
-    shared = (
-        "they share the capacity that the policy changes"
-        if evidence.spec.design.shared_state
-        else ("the spec states that they share nothing the policy changes")
-    )
-    drawn = evidence.sample.drawn if isinstance(evidence.sample, Units | RowArms) else ""
-    return f"{evidence.sample.unit.capitalize()}s were assigned one by one{drawn}: {said}; {shared}."
-
-
-def _schedule(evidence: Evidence) -> dict[str, Any]:
-    """How a switchback's arms were drawn, and the file that says so."""
-    if not isinstance(evidence.sample, Blocks):
-        return {}
-    return {"assignment": evidence.sample.assignment, "schedule": getattr(evidence.spec.design, "schedule", None)}
-
-
-def _washout(sample: Blocks) -> str:
-    if not sample.washout:
-        return ""
-    return (
-        f" The first {duration(sample.washout)} of every block are left out, also of blocks that keep the arm before "
-        "them and of those whose arm before is not known, so that every block keeps the same part of itself."
-    )
-
-
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
     diagnostics = {name: value for one in found for name, value in one.details.items() if name != "by_arm"}
     if hit := events.summary(evidence):
@@ -391,6 +318,8 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
         notes.append("net value against control is that of the average cluster; sums by arm are over rows")
     if LATER in evidence.tables[ROWS].columns and (n := evidence.total(LATER)):
         notes.append(f"{n:,} kept rows are from after the time that this is read as of; logs.end leaves such rows out")
+    if isinstance(sample, NotDrawn):
+        notes += sample.remarks()
     notes += looks.notes(evidence)
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))

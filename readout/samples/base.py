@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -85,6 +85,23 @@ class Sample(Protocol):
 
     def level_keys(self) -> Mapping[str, pl.Expr]:
         """Keys by which labels are counted: the arm and the independent group."""
+        ...
+
+
+@runtime_checkable
+class NotDrawn(Protocol):
+    """What a sample says besides where no arm was drawn at random."""
+
+    def assignment(self) -> str:
+        """How it came about who was treated, in one or two sentences."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the ``design`` of readout.json lists besides."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """Notes on the sample as a whole."""
         ...
 
 
