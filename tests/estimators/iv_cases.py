@@ -13,7 +13,7 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 ORACLE: dict[str, dict[str, Any]] = json.loads((HERE / "oracles" / "iv.json").read_text())
-CLUSTER = {"card": "region", "mroz": "age", "pension": "age"}
+CLUSTER = {"card": "region", "mroz": "age", "pension": "age", "votes": "town"}
 
 
 @dataclass(frozen=True)

