@@ -13,6 +13,7 @@ from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
 from readout.samples import Blocks, Clusters, RowArms, Units, histograms
+from readout.samples.base import Explains
 from readout.spec.metrics import Metric
 from readout.verdicts import guardrail_of, verdict_of
 
@@ -66,7 +67,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         control=evidence.arms[0],
         better=metric.better,
         unit=evidence.sample.unit,
-        estimand=estimand(metric) + _averaged(evidence, metric) + robust_notes.estimand(evidence, metric, found),
+        estimand=_estimand(evidence, metric) + robust_notes.estimand(evidence, metric, found),
         minimum_detectable_effect=detectable,
         verdict=None if found is None else verdict_of(metric, found),
         guardrail=guardrail,
@@ -89,6 +90,12 @@ def estimand(metric: Metric) -> str:
     else:
         what = "difference of the mean over rows"
     return what + (", rows that were not treated" if metric.on == "untreated" else "")
+
+
+def _estimand(evidence: Evidence, metric: Metric) -> str:
+    if isinstance(evidence.sample, Explains):
+        return evidence.sample.measured(metric)
+    return estimand(metric) + _averaged(evidence, metric)
 
 
 def _averaged(evidence: Evidence, metric: Metric) -> str:
@@ -130,6 +137,8 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
         notes.append("a unit counts once in every cluster where it was seen")
     if isinstance(evidence.sample, Blocks | Clusters | Units | RowArms):
         notes += evidence.sample.notes(metric)
+    if isinstance(evidence.sample, Explains):
+        notes += evidence.sample.remarks_on(metric, found)
     if (level_free := found.diagnostics.get("hajek_estimate")) is not None and metric.role in ("primary", "guardrail"):
         shown = numbers.number(level_free, 3, True)
         notes.append(

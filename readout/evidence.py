@@ -16,10 +16,11 @@ from estimators.tail_index import Tail
 from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.logs.frame import OUTSIDE, REASONS
-from readout.logs.treated import arms
+from readout.logs.treated import RUNNING, arm_role, arms
 from readout.reduce import Table, pilot
 from readout.results import MetricResult, Rows
 from readout.samples import Sample
+from readout.spec.designs import RDD
 from readout.spec.model import Spec
 from readout.terms import UNIT_LEVEL, Term
 from readout.text import visible
@@ -210,11 +211,26 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
         raise LogError([Problem(path, f"no row is left of {rows.read:,} read: {why}", hint)])
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
+        if arm_role(evidence.spec, evidence.logs.columns) is None:
+            raise LogError([_nobody(evidence, empty[0])])
         names = ", ".join(repr(a) for a in empty)
         hint = f"arms in the log: {arms_seen(evidence)}; see design.control and design.treatment, and the window"
         at = ("design", "control") if empty[0] == evidence.arms[0] else ("design", "treatment")
         message = f"no kept row of arm {names}; an effect needs both arms"
         raise LogError([evidence.spec.source.problem(at, message, hint)])
+
+
+def _nobody(evidence: Evidence, arm: str) -> Problem:
+    """That a row's time or running variable puts no row under an arm."""
+    design, source = evidence.spec.design, evidence.spec.source
+    if isinstance(design, RDD):
+        value = pl.col(RUNNING).filter(pl.col("@drop").is_null())
+        ends = evidence.logs.frame.select(low=value.min(), high=value.max()).collect(engine="streaming").row(0)
+        name = visible(design.running)
+        message = f"every kept row stands on one side of the cutoff: {name} runs from {ends[0]:.6g} to {ends[1]:.6g}"
+        return source.problem(("design", "cutoff"), message, f"no row of {arm!r}; an effect needs rows on both sides")
+    message = f"no kept row is {arm}; an effect needs rows of both kinds"
+    return source.problem(("design", "kind"), message, "see design, logs.where and the window")
 
 
 def _widen(evidence: Evidence) -> str:

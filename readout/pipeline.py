@@ -31,7 +31,7 @@ from readout.memo.write import write
 from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
 from readout.samples import Blocks, Clusters, Sample, before, sample_of
-from readout.samples.base import NotDrawn
+from readout.samples.base import Explains, NotDrawn
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
@@ -295,6 +295,10 @@ def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
         diagnostics["events"] = hit
     if isinstance(evidence.sample, Blocks) and (left := evidence.sample.washed_out()):
         diagnostics["washout"] = left
+    if isinstance(evidence.sample, Explains):
+        first = next(m.name for m in evidence.spec.metrics.values() if m.role == "primary")
+        effects = {arm: one for arm in evidence.treatments if (one := evidence.effect(first, arm)) is not None}
+        diagnostics |= evidence.sample.shown(evidence.terms[first], effects)
     for name, metric in evidence.spec.metrics.items():
         shown = metric.role == "primary" or evidence.terms[name].covariates
         for arm in evidence.treatments if shown else ():

@@ -12,10 +12,10 @@ from readout.errors import LogError, SpecError
 from readout.evidence import count
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.samples import Sample
+from readout.samples import Blocks, Clusters, Sample
 from readout.samples.base import term_sums
 from readout.spec.model import Capacity, Spec
-from readout.terms import FALLBACK, TIMEOUT, UNIT_LEVEL, Term
+from readout.terms import FALLBACK, TIMEOUT, Term
 
 WINDOWS, STATES = "capacity windows", "capacity states"
 # Goes before sums and messages about the load itself.
@@ -27,7 +27,7 @@ BINS = 5
 
 
 def tables(spec: Spec, logs: Logs, sample: Sample, terms: Sequence[Term]) -> list[Table]:
-    """Windows by the sample's groups (the pool alone where units are randomized one by one), and cost by load.
+    """Windows by the sample's groups (the pool alone where units within it are treated one by one), and cost by load.
 
     Raises:
         LogError: No time, or a load that is missing or not numeric.
@@ -45,7 +45,7 @@ def tables(spec: Spec, logs: Logs, sample: Sample, terms: Sequence[Term]) -> lis
     sums: dict[str, pl.Expr] = {SEEN: count(load.is_not_null())}
     for name in inside(capacity, by_name):
         sums |= term_sums(by_name[name])
-    unit_level = spec.design.kind in UNIT_LEVEL
+    unit_level = not isinstance(sample, Blocks | Clusters)
     arm = {"arm": pl.col("@arm_code")}
     cluster = pl.col("@cluster").cast(pl.String).fill_null("") if logs.has("cluster") else pl.lit("")
     places: Mapping[str, pl.Expr] = {"cluster": cluster} if unit_level else sample.level_keys()

@@ -13,6 +13,7 @@ from readout.checks.base import percent
 from readout.evidence import Evidence
 from readout.memo.numbers import effect, number
 from readout.results import Action, Check, Guardrail, Status
+from readout.samples import Blocks, Clusters
 from readout.spec.fields import Effect
 from readout.spec.metrics import Metric
 from readout.text import named, visible
@@ -40,7 +41,7 @@ def capacity_limit(evidence: Evidence) -> Check:
     capacity = evidence.spec.capacity
     if capacity is None:
         return Check(NAME, FAMILY, "skip", "the spec states no capacity")
-    if evidence.unit_level:
+    if not isinstance(evidence.sample, Blocks | Clusters):
         message = "both arms draw on the same windows, so a rise in the share over the limit cannot be seen"
         return Check(NAME, FAMILY, "skip", f"{message}; switch or randomize whole clusters to see it")
     windows = windows_of(evidence)

@@ -11,6 +11,7 @@ import polars as pl
 from estimators.estimate import Estimate
 from estimators.tail_index import Tail
 from readout.reduce import Table
+from readout.spec.metrics import Metric
 from readout.terms import Term
 
 KEPT = pl.col("@drop").is_null()
@@ -102,6 +103,28 @@ class NotDrawn(Protocol):
 
     def remarks(self) -> list[str]:
         """Notes on the sample as a whole."""
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What a sample says of its effects where no arm was drawn at random."""
+
+    def measured(self, metric: Metric) -> str:
+        """What a metric's number is of, in words."""
+        ...
+
+    def remarks_on(self, metric: Metric, found: Estimate) -> list[str]:
+        """What a reader must know beside a metric's effect."""
+        ...
+
+    def shown(self, term: Term, effects: Mapping[int, Estimate]) -> Mapping[str, Any]:
+        """Diagnostics at the top level of readout.json, by their names in the contract.
+
+        Args:
+            term: The first primary.
+            effects: Its effects by arm code, as far as the data carry them.
+        """
         ...
 
 
