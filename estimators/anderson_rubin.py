@@ -8,6 +8,9 @@ reject. The covariance of that difference is a quadratic in ``b``, so that the s
 degree ``2k``. Its ends are the roots of ``det(c V(b) - m(b) m(b)')``, a quadratic eigenvalue problem that gives all of
 them at once: no grid. The set is an interval, two rays, the whole line, several pieces, or empty: with several
 instruments that disagree, no effect fits them all.
+
+Errors are the jackknife's (HC3, with clusters CR3) and the reference is Hotelling's T^2: with HC1 or CR1 and an F
+reference the set of 20 clusters and 3 instruments covers 79 % instead of 95 %, with these 93 %.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 
 from estimators.inference import EstimationError
 from estimators.instruments import Instrumented
+from estimators.jackknife import jackknife
 from estimators.ols import Matrix, Vector
 
 
@@ -88,7 +92,7 @@ class Forms:
 
 
 def anderson_rubin(data: Instrumented, around: float, *, alpha: float = 0.05) -> AndersonRubin:
-    """The set of effects that the instruments do not reject; errors robust, or clustered where there are clusters.
+    """The set of effects that the instruments do not reject; errors of the jackknife: HC3, or CR3 with clusters.
 
     Args:
         data: Covariates taken out.
@@ -96,25 +100,24 @@ def anderson_rubin(data: Instrumented, around: float, *, alpha: float = 0.05) ->
         alpha: Level; the set is at ``1 - alpha``.
 
     Raises:
-        EstimationError: ``alpha`` out of range, or an outcome that does not vary.
+        EstimationError: ``alpha`` out of range, an outcome that does not vary, or an instrument whose doing one row or
+            cluster alone decides.
     """
     u = data.y - around * data.d
-    left, right = data.left_by_instruments(u), data.left_by_instruments(data.d)
-    forms = Forms(
-        reduced=data.z.T @ u,
-        first=data.z.T @ data.d,
-        yy=data.covariance(left, left),
-        yd=data.covariance(left, right),
-        dd=data.covariance(right, right),
-    )
+    left = np.column_stack([data.left_by_instruments(column) for column in (u, data.d)])
+    y, d = jackknife(np.column_stack([data.q, data.z]), left, data.k, data.codes)
+    forms = Forms(data.z.T @ u, data.z.T @ data.d, y.T @ y, y.T @ d, d.T @ d)
     return invert(forms, data.df(data.k), around=around, alpha=alpha)
 
 
 def invert(forms: Forms, df: float, *, around: float = 0.0, alpha: float = 0.05) -> AndersonRubin:
     """The set from coefficients and covariances; ``forms`` are those of ``outcome - around * treatment``.
 
+    Args:
+        df: Degrees of freedom of the covariances, at least ``k``.
+
     Raises:
-        EstimationError: ``alpha`` out of range, or covariances that leave nothing to judge by.
+        EstimationError: ``alpha`` out of range, too few degrees of freedom, or no variation.
     """
     from scipy.special import fdtrc, fdtri
 
@@ -123,15 +126,22 @@ def invert(forms: Forms, df: float, *, around: float = 0.0, alpha: float = 0.05)
     if not np.trace(forms.yy) > 0.0:
         raise EstimationError("the outcome does not vary, so nothing says how sure the estimate is")
     k = len(forms.first)
-    limit = k * float(fdtri(k, df, 1.0 - alpha))
+    if df < k:
+        raise EstimationError(
+            "too few independent observations for a set that holds at any strength of the instruments"
+        )
+    # Hotelling's T^2: a covariance of k x k from df independent parts.
+    left = df - k + 1.0
+    scale = k * df / left
+    limit = scale * float(fdtri(k, left, 1.0 - alpha))
     # Both sides in units of their own size, so that the roots are near 1.
     up = math.sqrt(float(np.trace(forms.yy)))
     side = math.sqrt(float(forms.first @ forms.first + np.trace(forms.dd)))
     scaled = Forms(forms.reduced / up, forms.first / side, forms.yy / up**2, forms.yd / (up * side), forms.dd / side**2)
     unit = up / side
     segments = tuple((around + unit * a, around + unit * b) for a, b in _pieces(scaled, limit))
-    statistic = forms.wald(-around) / k
-    return AndersonRubin(segments, statistic, (k, df), float(fdtrc(k, df, statistic)))
+    statistic = forms.wald(-around) / scale
+    return AndersonRubin(segments, statistic, (k, left), float(fdtrc(k, left, statistic)))
 
 
 def _pieces(forms: Forms, limit: float) -> list[tuple[float, float]]:

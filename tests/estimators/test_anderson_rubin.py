@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,37 +15,78 @@ import pytest
 from estimators import EstimationError, two_stage_least_squares
 from estimators.anderson_rubin import Forms, anderson_rubin, invert
 from estimators.instruments import prepare
+from estimators.jackknife import jackknife
 from tests.estimators.iv_cases import ORACLE, case
 
 
 @pytest.mark.parametrize("name", [name for name in ORACLE if "anderson_rubin" in ORACLE[name]])
 def test_the_sets_of_ivmodels_where_variances_are_alike(name: str) -> None:
+    from scipy.special import fdtri
+
     given = case(name)
     data = prepare(given.y, given.d, given.z, covariates=given.x)
     left = [data.left_by_instruments(column) for column in (data.y, data.d)]
     yy, yd, dd = (left[i] @ left[j] / data.df(data.k) * np.eye(data.k) for i, j in ((0, 0), (0, 1), (1, 1)))
-    found = invert(Forms(data.z.T @ data.y, data.z.T @ data.d, yy, yd, dd), data.df(data.k))
+    # One variance estimated has an F reference; at this level Hotelling's limit is the one of F at 5 %.
+    alpha = hotelling_p(data.k * float(fdtri(data.k, data.df(data.k), 0.95)), data.k, data.df(data.k))
+    found = invert(Forms(data.z.T @ data.y, data.z.T @ data.d, yy, yd, dd), data.df(data.k), alpha=alpha)
     expected = ORACLE[name]["anderson_rubin"]
     assert np.ravel(found.segments) == pytest.approx(np.ravel(expected), rel=1e-9)
 
 
-@pytest.mark.parametrize("variance", ["HC1", "cluster"])
+def hotelling_p(wald: float, k: int, df: float) -> float:
+    from scipy.stats import f
+
+    return float(f.sf(wald * (df - k + 1) / (k * df), k, df - k + 1))
+
+
 @pytest.mark.parametrize("name", ["card", "card, weak", "card, two", "mroz, three", "votes"])
-def test_at_its_ends_the_regression_on_the_instruments_has_p_of_alpha(name: str, variance: str) -> None:
+def test_at_its_ends_the_regression_on_the_instruments_has_p_of_alpha(name: str) -> None:
     from statsmodels.api import OLS
 
     given = case(name)
     assert given.x is not None
+    k = given.z.shape[1]
     design = np.column_stack([given.z, np.ones(len(given.y)), given.x - given.x.mean(axis=0)])
-    how: dict[str, Any] = {"cov_type": "HC1", "use_t": True}
-    if variance == "cluster":
-        how |= {"cov_type": "cluster", "cov_kwds": {"groups": given.groups}}
-    found = two_stage_least_squares(given.y, given.d, given.z, alpha=0.1, **given.options(variance))
-    ends = [x for segment in found.diagnostics["anderson_rubin"]["segments"] for x in segment if x is not None]
-    for end in ends:
-        model = OLS(given.y - end * given.d, design).fit(**how)
-        assert float(model.f_test(np.eye(given.z.shape[1], design.shape[1])).pvalue) == pytest.approx(0.1, rel=1e-6)
+    found = two_stage_least_squares(given.y, given.d, given.z, alpha=0.1, **given.options("HC1"))
+    row = found.diagnostics["anderson_rubin"]
+    ends = [x for segment in row["segments"] for x in segment if x is not None]
     assert ends
+    for value, p_value in [*((end, 0.1) for end in ends), (0.0, row["p_value"])]:
+        model = OLS(given.y - value * given.d, design).fit(cov_type="HC3")
+        wald = float(model.wald_test(np.eye(k, design.shape[1]), use_f=False, scalar=True).statistic)
+        assert hotelling_p(wald, k, model.df_resid) == pytest.approx(p_value, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["card, two", "mroz, three"])
+def test_with_clusters_it_is_the_test_of_the_regression_refitted_without_each(name: str) -> None:
+    given = case(name)
+    design = np.column_stack([given.z, np.ones(len(given.y)), given.x])
+    k = given.z.shape[1]
+    found = two_stage_least_squares(given.y, given.d, given.z, alpha=0.1, **given.options("cluster"))
+    row = found.diagnostics["anderson_rubin"]
+    labels = np.unique(given.groups)
+    for value, p_value in [*((end, 0.1) for end in row["segments"][0]), (0.0, row["p_value"])]:
+        left = given.y - value * given.d
+        coef = np.linalg.lstsq(design, left, rcond=None)[0][:k]
+        without = [np.linalg.lstsq(design[~out], left[~out], rcond=None)[0][:k]
+                   for out in (given.groups == g for g in labels)]  # fmt: skip
+        moved = np.array(without) - coef
+        v = moved.T @ moved * (len(labels) - 1) / len(labels)
+        assert hotelling_p(coef @ np.linalg.solve(v, coef), k, len(labels) - 1) == pytest.approx(p_value, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+def test_blocks_of_clusters_change_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    design, _ = np.linalg.qr(rng.normal(size=(300, 4)))
+    codes = rng.integers(0, 40, 300)
+    e = rng.normal(size=(300, 2))
+    whole = jackknife(design, e, 2, codes)
+    monkeypatch.setattr("estimators.jackknife._NUMBERS", size * 16)
+    assert np.array_equal(whole, jackknife(design, e, 2, codes))
+    singles = [jackknife(design, e, 2, c) for c in (None, np.arange(300))]
+    assert singles[1][0] == pytest.approx(singles[0][0] * math.sqrt(299 / 300), rel=1e-9)
 
 
 def draw(seed: int, k: int) -> Forms:
@@ -64,7 +104,7 @@ def test_a_value_is_in_the_set_where_its_own_test_does_not_reject(k: int) -> Non
 
     shapes: Counter[str] = Counter()
     grid = np.concatenate([np.linspace(-8.0, 8.0, 60), [-1e6, 1e6]])
-    limit = k * float(fdtri(k, 30.0, 0.95))
+    limit = 30.0 * k / (31.0 - k) * float(fdtri(k, 31.0 - k, 0.95))
     for seed in range(100):
         forms = draw(seed, k)
         found = invert(forms, 30.0)
@@ -132,4 +172,6 @@ def test_what_cannot_be_read_says_why() -> None:
         invert(Forms(np.ones(1), np.ones(1), nothing, nothing, nothing), 10.0)
     with pytest.raises(EstimationError, match="alpha"):
         invert(draw(0, 1), 10.0, alpha=0.0)
+    with pytest.raises(EstimationError, match="too few"):
+        invert(draw(0, 4), 3.0)
     assert not math.isnan(invert(draw(0, 1), 1.0).p_value)
