@@ -79,7 +79,7 @@ def overlap(propensity: ArrayLike, treated: ArrayLike, *, bins: int = 20) -> Ove
     e, d = _propensities(propensity), arms(treated)
     if len(e) != len(d):
         raise EstimationError("propensities and arms must have one entry per row each")
-    edges = np.linspace(0.0, 1.0, bins + 1)
+    edges = np.arange(bins + 1) / bins
     low = max(float(e[d].min()), float(e[~d].min()))
     high = min(float(e[d].max()), float(e[~d].max()))
     trim = crump_threshold(e)
