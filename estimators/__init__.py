@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from estimators.aipw import aipw
+from estimators.balance_table import Balance, balance_table
 from estimators.block_regression import block_quantile, block_regression
 from estimators.callaway_santanna import callaway_santanna, event_effects
 from estimators.carryover import effect_since_switch, lagged_effects
@@ -19,6 +20,7 @@ from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
 from estimators.dml import dml
 from estimators.estimate import Estimate
+from estimators.evalue import EValue, evalue, evalue_of_difference
 from estimators.event_effects import Effects
 from estimators.event_study import event_study, event_study_effects
 from estimators.horvitz_thompson import horvitz_thompson, leave_one_out_paths
@@ -40,6 +42,7 @@ from estimators.moments import Moments
 from estimators.multiplicity import benjamini_hochberg, holm
 from estimators.nuisances import Nuisances, nuisances
 from estimators.outcome_regression import outcome_regression
+from estimators.overlap import Concentration, Overlap, concentration, crump_threshold, overlap
 from estimators.panel import Panel
 from estimators.potential_means import PotentialMeans, potential_means
 from estimators.power import detectable_effect, power
@@ -53,6 +56,8 @@ from estimators.rdd_checks import bandwidth_sensitivity, covariate_continuity, d
 from estimators.rdd_density import density_test
 from estimators.regression_adjusted import regression_adjusted
 from estimators.relative_magnitudes import breakdown, relative_magnitudes
+from estimators.riesz_sensitivity import RieszSensitivity, representer, riesz_sensitivity, strength_of
+from estimators.sensitivity import Sensitivity, sensitivity
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
 from estimators.synthetic_control import synthetic_control
@@ -97,8 +102,11 @@ __all__ = [
     "METHODS",
     "ROBUST",
     "Assignments",
+    "Balance",
     "Cells",
     "Compliers",
+    "Concentration",
+    "EValue",
     "Effects",
     "Estimate",
     "EstimationError",
@@ -107,9 +115,13 @@ __all__ = [
     "Matches",
     "Moments",
     "Nuisances",
+    "Overlap",
     "Panel",
     "PotentialMeans",
+    "RieszSensitivity",
+    "Sensitivity",
     "aipw",
+    "balance_table",
     "bandwidth_sensitivity",
     "benjamini_hochberg",
     "binned_means",
@@ -123,8 +135,10 @@ __all__ = [
     "cluster_robust",
     "clustered_difference",
     "compliers",
+    "concentration",
     "confidence_sequence",
     "covariate_continuity",
+    "crump_threshold",
     "cuped",
     "density_test",
     "detectable_effect",
@@ -132,6 +146,8 @@ __all__ = [
     "dml",
     "donut",
     "effect_since_switch",
+    "evalue",
+    "evalue_of_difference",
     "event_effects",
     "event_study",
     "event_study_effects",
@@ -153,6 +169,7 @@ __all__ = [
     "minimum_detectable_effect",
     "nuisances",
     "outcome_regression",
+    "overlap",
     "placebo_cutoffs",
     "potential_means",
     "power",
@@ -163,10 +180,14 @@ __all__ = [
     "randomization_inference",
     "regression_adjusted",
     "relative_magnitudes",
+    "representer",
+    "riesz_sensitivity",
+    "sensitivity",
     "sequential_srm",
     "share_of_top",
     "slope_for_power",
     "stratified",
+    "strength_of",
     "synthetic_control",
     "tail_index",
     "trend_power",
