@@ -9,7 +9,6 @@ out the group takes ``(I - A)^-1 P_g'e_g`` off the coefficients, so that nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ Codes = NDArray[np.intp]
 
 _DECIDES = "one {} alone decides what an instrument does, so its error cannot be seen"
 _NONE = 1e-9  # below it 1 - leverage is zero
-_NUMBERS = 4_000_000  # of a block of outer products
+_BLOCK = 4096  # clusters at a time
 
 
 def jackknife(design: Matrix, residuals: Matrix, k: int, codes: Codes | None) -> list[Matrix]:
@@ -42,14 +41,16 @@ def jackknife(design: Matrix, residuals: Matrix, k: int, codes: Codes | None) ->
     """
     if codes is None:
         return _rows(design, residuals, k)
-    groups = int(codes.max()) + 1
-    out = np.empty((groups, k, residuals.shape[1]))
-    for block, rows, starts in _blocks(codes, design.shape[1] ** 2):
-        p, e = design[rows], residuals[rows]
-        a = np.add.reduceat(p[:, :, None] * p[:, None, :], starts, axis=0)
-        c = np.add.reduceat(p[:, :, None] * e[:, None, :], starts, axis=0)
-        out[block] = (_inverse_without(a, k) @ c)[:, -k:]
-    out *= math.sqrt(1.0 - 1.0 / groups)
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes))
+    out = np.empty((len(ends), k, residuals.shape[1]))
+    for first in range(0, len(ends), _BLOCK):
+        block = range(first, min(first + _BLOCK, len(ends)))
+        parts = [order[ends[g - 1] if g else 0 : ends[g]] for g in block]
+        pairs = [(design[rows], residuals[rows]) for rows in parts]
+        a, c = np.stack([p.T @ p for p, _ in pairs]), np.stack([p.T @ e for p, e in pairs])
+        out[block.start : block.stop] = _solved(a, c, k)[:, -k:]
+    out *= math.sqrt(1.0 - 1.0 / len(ends))
     return [out[:, :, i] for i in range(residuals.shape[1])]
 
 
@@ -62,30 +63,17 @@ def _rows(design: Matrix, residuals: Matrix, k: int) -> list[Matrix]:
     return [design[:, -k:] * part[:, None] for part in parts.T]
 
 
-def _blocks(codes: Codes, size: int) -> Iterator[tuple[slice, Codes, Codes]]:
-    """Consecutive clusters, the positions of their rows by cluster, and where each begins among these: as many as leave
-    ``size`` numbers a row within bounds, or one."""
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes))
-    first = 0
-    while first < len(ends):
-        start = int(ends[first - 1]) if first else 0
-        last = max(int(np.searchsorted(ends, start + _NUMBERS // size, side="right")), first + 1)
-        begins = np.concatenate([[start], ends[first : last - 1]]) - start
-        yield slice(first, last), order[start : ends[last - 1]], begins.astype(np.intp)
-        first = last
-
-
-def _inverse_without(a: Matrix, k: int) -> Matrix:
-    """``(I - A)^-1`` of ``(g, p, p)`` groups."""
-    out = np.eye(a.shape[1]) - a
+def _solved(a: Matrix, c: Matrix, k: int) -> Matrix:
+    """``(I - A)^-1 c`` of groups, ``(g, p, p)`` and ``(g, p, m)``."""
+    out = np.empty_like(c)
+    left = np.eye(a.shape[1]) - a
     heavy = np.trace(a, axis1=1, axis2=2) > 0.5  # only these can have an eigenvalue of 1
-    out[~heavy] = np.linalg.inv(out[~heavy])
+    out[~heavy] = np.linalg.solve(left[~heavy], c[~heavy])
     if heavy.any():
-        sizes, vectors = np.linalg.eigh(out[heavy])
+        sizes, vectors = np.linalg.eigh(left[heavy])
         alone = sizes <= _NONE
         if (np.abs(vectors[:, -k:, :]).max(axis=1)[alone] > 1e-6).any():
             raise EstimationError(_DECIDES.format("cluster"))
         inverse = np.where(alone, 0.0, 1.0 / np.where(alone, 1.0, sizes))
-        out[heavy] = (vectors * inverse[:, None, :]) @ vectors.transpose(0, 2, 1)
-    return np.asarray(out, dtype=np.float64)
+        out[heavy] = vectors @ (inverse[:, :, None] * (vectors.transpose(0, 2, 1) @ c[heavy]))
+    return out

@@ -66,9 +66,10 @@ def two_stage_least_squares(
         treatment follows the instruments to the letter), ``first_stage_f_critical`` (above it the bias is at most a
         tenth of its worst), ``first_stage`` and ``reduced_form`` ``{estimate, std_error, p_value}``,
         ``anderson_rubin`` ``{ci_low, ci_high, bounded, empty, segments, statistic, df, p_value}`` (errors of the
-        jackknife, so that its p-value is not just the reduced form's), ``overidentification`` ``{statistic, df, p_value}`` or None, ``n_instruments``, ``dropped_instruments`` and
-        ``dropped_covariates``, ``n_clusters`` where there are any; with one binary instrument and a binary treatment
-        ``compliers`` (see ``Compliers.as_row``; ``profile`` is that of the covariates).
+        jackknife, so that its p-value is not just the reduced form's), ``overidentification`` ``{statistic, df,
+        p_value}`` or None, ``n_instruments``, ``dropped_instruments`` and ``dropped_covariates``, ``n_clusters`` where
+        there are any; with one binary instrument and a binary treatment ``compliers`` (see ``Compliers.as_row``;
+        ``profile`` is that of the covariates).
 
     Raises:
         ValueError: An unknown ``variance``, or clusters without ``cluster`` and the other way round.
