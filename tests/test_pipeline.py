@@ -198,11 +198,10 @@ def test_a_check_report_holds_no_effect(world, field):
 
 def test_check_reads_a_design_that_is_not_available_yet(world):
     design = {
-        "design": {"kind": "did", "rollout": "first"}, "logs.columns": {"time": "at", "unit": "user"},
+        "design": {"kind": "ope", "target_policy": {"column": "arm"}}, "logs.columns": {"time": "at", "unit": "user"},
         "metrics.errors": None,
     }  # fmt: skip
-    frame = world.log().with_columns(first=pl.lit(datetime(2026, 10, 6, tzinfo=UTC)))
-    report = pipeline.check(world.write(frame, design))
+    report = pipeline.check(world.write(world.log(), design))
     assert (report.rows.read, report.failed) == (480, False)
     assert "not available yet" in report.notes[0]
 

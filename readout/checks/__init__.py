@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from readout.checks import trends
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -50,7 +51,7 @@ ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
 # Designs without randomization: what is seen before any effect, and what is seen with it.
 OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
     "observational": ((), ()),
-    "did": ((), ()),
+    "did": ((trends.treatment_start,), (trends.pre_trend,)),
     "synthetic_control": ((), ()),
     "iv": ((), ()),
     "rdd": ((), ()),

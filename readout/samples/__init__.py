@@ -10,6 +10,7 @@ from readout.samples.base import Sample
 from readout.samples.blocks import Blocks
 from readout.samples.clusters import Clusters
 from readout.samples.labels import require_cluster
+from readout.samples.rollouts import Rollouts
 from readout.samples.rows import RowArms
 from readout.samples.units import Units
 from readout.spec.designs import RANDOMIZED
@@ -19,7 +20,7 @@ from readout.spec.model import Spec
 EXACT = 1_000_000
 TOLERANCE = 0.03
 
-__all__ = ["Blocks", "Clusters", "RowArms", "Sample", "Units", "sample_of"]
+__all__ = ["Blocks", "Clusters", "Rollouts", "RowArms", "Sample", "Units", "sample_of"]
 
 
 def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
@@ -43,6 +44,8 @@ def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
 
 def _of_its_own(spec: Spec, logs: Logs, seed: int) -> Sample:
     """The sample of a design without randomization."""
+    if spec.design.kind == "did":
+        return Rollouts(spec, logs, seed)
     raise AssertionError(f"no sample for the design {spec.design.kind}")
 
 

@@ -123,7 +123,7 @@ class UnitPeriods:
                 found[reason] = us // self._length
         return found
 
-    def facts(self) -> Table:
+    def asked(self) -> Table:
         """What else is asked of the cells; a design adds its own."""
         return Table(CELLS, self._keys(), self.rows)
 
@@ -134,7 +134,7 @@ class UnitPeriods:
         sums: dict[str, pl.Expr] = {}
         for term in terms:
             sums |= term_sums(term)
-        found = [Table(CELLS, self._keys(), self.rows, sums=sums) | self.facts()]
+        found = [Table(CELLS, self._keys(), self.rows, sums=sums) | self.asked()]
         found.append(Table(ARMS, {"arm": pl.col("@arm_code")}, self.rows, sums=sums))
         if self._cuts:
             found.append(Table(CUT, {"period": self.period}, KEPT & ~self.rows))

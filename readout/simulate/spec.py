@@ -55,6 +55,8 @@ _ASSIGNED = {
 
 _QUESTION = "Should latency-sensitive short requests go to the premium fleet while it has room"
 _STORE_QUESTION = f"{_QUESTION}, and the prefix store be kept for shared prefixes"
+# Compared where rows are; a panel compares units' means.
+_P99 = "  ttft_p99: {column: ttft_ms, quantile: 0.99, role: guardrail, better: lower, margin: 25%}\n"
 # What a reader of the spec should know of a washout that a store, not queues, calls for.
 _STORE_WASHOUT = "        # the store is written over in this time; --set design.washout=0m shows what carries over"
 
@@ -96,8 +98,7 @@ logs:
 metrics:
   ttft: {{column: ttft_ms, role: primary, better: lower, minimum_effect: 2%}}
   error_rate: {{column: error, role: guardrail, better: lower, margin: 0.005}}
-  ttft_p99: {{column: ttft_ms, quantile: 0.99, role: guardrail, better: lower, margin: 25%}}
-  untreated_ttft: {{column: ttft_ms, on: untreated, role: guardrail, better: lower, margin: 10%}}
+{p99}  untreated_ttft: {{column: ttft_ms, on: untreated, role: guardrail, better: lower, margin: 10%}}
   cost_per_success: {{numerator: cost_usd, denominator: success, role: guardrail, better: lower, margin: 10%}}
   on_time: {{expr: "success and ttft_ms <= {on_time:g}", role: secondary, better: higher}}
   success: {{column: success, role: secondary, better: higher}}
@@ -145,6 +146,7 @@ def spec_text(world: World, *, log: str, truth: str, days: float, busy: int, ene
         assigned=_ASSIGNED[world.mechanism],
         unit="region" if world.mechanism == ROLLOUT else "workspace_id",
         design=design,
+        p99="" if world.mechanism == ROLLOUT else _P99,
         on_time=ON_TIME_MS,
         busy=busy,
         energy_model=energy_model,

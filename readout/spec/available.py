@@ -11,10 +11,10 @@ from readout.spec.designs import BY_ROW, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
-DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback")
+DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "did")
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
-    "randomization_inference", "block_regression", "horvitz_thompson",
+    "randomization_inference", "block_regression", "horvitz_thompson", "callaway_santanna", "two_by_two", "event_study",
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ LATER: tuple[Later, ...] = (
     Later("decision.exposure", bool, "", "", NOT_DRAWN),
     Later("metrics.*.quantile", bool, "quantiles in this design", "", NOT_DRAWN),
     Later("metrics.*.robust", bool, "robust means in this design", "", NOT_DRAWN),
+    Later("design.treatment", lambda arms: len(arms) > 1, "several treatments in this design", "", PANELS),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later("segments"),
     Later("surrogate"),
