@@ -61,6 +61,7 @@ from estimators.sensitivity import Sensitivity, sensitivity
 from estimators.sequential_srm import sequential_srm
 from estimators.stratified import leave_one_out_stratified, stratified
 from estimators.synthetic_control import synthetic_control
+from estimators.synthetic_did import synthetic_did
 from estimators.tail_index import tail_index
 from estimators.trimmed import trimmed
 from estimators.two_by_two import two_by_two
@@ -88,6 +89,7 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "wald": wald,
     "synthetic_control": synthetic_control,
     "matching": matching,
+    "synthetic_did": synthetic_did,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -189,6 +191,7 @@ __all__ = [
     "stratified",
     "strength_of",
     "synthetic_control",
+    "synthetic_did",
     "tail_index",
     "trend_power",
     "trimmed",

@@ -31,7 +31,7 @@ def enumerated(points: Matrix, target: Vector, ridge: float) -> Vector:
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1, 3.0])
 def test_the_minimum_over_all_supports(ridge: float) -> None:
-    for seed in range(25):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         k = int(rng.integers(2, 7))
         points = rng.normal(size=(8, k)) + rng.normal(size=(8, 1))
@@ -42,7 +42,7 @@ def test_the_minimum_over_all_supports(ridge: float) -> None:
         assert weights.sum() == pytest.approx(1.0, abs=1e-14)
 
 
-@pytest.mark.parametrize(("m", "k", "ridge"), [(60, 300, 0.0), (60, 300, 40.0), (300, 60, 1e-10), (12, 200, 0.0)])
+@pytest.mark.parametrize(("m", "k", "ridge"), [(60, 300, 0.0), (60, 150, 40.0), (300, 60, 1e-10), (12, 200, 0.0)])
 def test_nothing_is_left_to_win_in_large_problems(m: int, k: int, ridge: float) -> None:
     rng = np.random.default_rng(5)
     factors = rng.normal(size=(m, 3)).cumsum(axis=0)

@@ -54,7 +54,7 @@ def test_what_is_shown_adds_up() -> None:
 
 
 def test_the_interval_covers_whatever_the_path_of_the_effect() -> None:
-    held, n = [], 120
+    held, n = [], 70
     for seed in range(n):
         data = block(world(seed, effect=1.0, slope=0.5 * (seed % 2)), "synthetic_control")
         ends = rank(data, draws=1, seed=0).interval(0.05, of_mean=True)
@@ -65,7 +65,7 @@ def test_the_interval_covers_whatever_the_path_of_the_effect() -> None:
 
 @pytest.mark.parametrize("treated", [1, 3])
 def test_the_p_value_is_uniform_without_an_effect(treated: int) -> None:
-    n = 80
+    n = 60
     panels = (world(seed, periods=18, start=12, treated=treated) for seed in range(n))
     p = np.array([rank(block(panel, "synthetic_control"), draws=20, seed=0).p_value() for panel in panels])
     for level in (0.1, 0.5):
