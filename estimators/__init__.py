@@ -35,6 +35,7 @@ from estimators.leave_one_out import (
     share_of_top,
 )
 from estimators.local_linear import local_linear
+from estimators.local_ratio import local_ratio
 from estimators.matches import Matches, match
 from estimators.matching import matching
 from estimators.median_of_means import median_of_means
@@ -51,7 +52,7 @@ from estimators.proportions import chi_square_srm
 from estimators.quantiles import Histogram, quantile, quantile_effect
 from estimators.randomization_blocks import leave_one_out_schedule, randomization_blocks
 from estimators.randomization_inference import Assignments, randomization_inference
-from estimators.rdd_bins import binned_means
+from estimators.rdd_bins import binned_means, fitted_curves
 from estimators.rdd_checks import bandwidth_sensitivity, covariate_continuity, donut, placebo_cutoffs
 from estimators.rdd_density import density_test
 from estimators.regression_adjusted import regression_adjusted
@@ -153,6 +154,7 @@ __all__ = [
     "event_effects",
     "event_study",
     "event_study_effects",
+    "fitted_curves",
     "holm",
     "horvitz_thompson",
     "ipw",
@@ -165,6 +167,7 @@ __all__ = [
     "leave_one_out_schedule",
     "leave_one_out_stratified",
     "local_linear",
+    "local_ratio",
     "match",
     "matching",
     "median_of_means",

@@ -88,9 +88,9 @@ def local_linear(
     how: dict[str, Any] = {"order": order, "kernel": kernel, "variance": variance}
     fits = fit_sides(sides, h, b, outcomes=1 + fuzzy, **how)
     found = fits.ratio() if fuzzy else fits.jump()
-    diagnostics = _diagnostics(fits, found, h, b, kernel)
+    diagnostics = diagnostics_of(fits, found, h, b, kernel)
     if fuzzy:
-        diagnostics |= _first_stage(fits.jump(1))
+        diagnostics |= first_stage_of(fits.jump(1))
         control, treatment, relative = _of_compliers(sides, fits, h, b, how, alpha)
     else:
         control, treatment, relative = _of_everyone(fits, alpha)
@@ -149,7 +149,8 @@ def _with_values(sides: tuple[Side, Side], change: Callable[[Matrix], Matrix]) -
     return below, above
 
 
-def _first_stage(first: Jump) -> dict[str, Any]:
+def first_stage_of(first: Jump) -> dict[str, Any]:
+    """The jump of take-up as diagnostics, with its squared robust statistic."""
     exact = first.std_error <= 1e-13  # take-up is 0 to 1; a spread this small is rounding
     p_value = 0.0 if exact else two_sided_p(first.statistic, math.inf)
     return {
@@ -158,7 +159,8 @@ def _first_stage(first: Jump) -> dict[str, Any]:
     }
 
 
-def _diagnostics(fits: Fits, found: Jump, h: float, b: float, kernel: str) -> dict[str, Any]:
+def diagnostics_of(fits: Fits, found: Jump, h: float, b: float, kernel: str) -> dict[str, Any]:
+    """Bandwidths, rows within them, and the first value's limits."""
     rows: dict[str, dict[str, int]] = {"rows_within_h": {}, "rows_within_b": {}}
     limits = {}
     for limit in (fits.below, fits.above):
@@ -193,7 +195,7 @@ def _of_everyone(fits: Fits, alpha: float) -> tuple[float, float, Relative]:
     shared = -half * sum(scale)
     below, above = (np.concatenate(([s], shared)) for s in scale)
     start = math.log(ratio) if treatment > 0.0 else ratio
-    return control, treatment, _relative(fits.combined(start, below, above), ratio, treatment > 0.0, alpha)
+    return control, treatment, relative_of(fits.combined(start, below, above), ratio, treatment > 0.0, alpha)
 
 
 def _of_compliers(
@@ -218,11 +220,12 @@ def _of_compliers(
     if treatment > 0.0:
         ratio = found.estimate
         log = Jump(math.log(ratio), math.log(ratio) + (found.corrected - ratio) / ratio, 0.0, found.std_error / ratio)
-        return control, treatment, _relative(log, ratio, True, alpha)
-    return control, treatment, _relative(found, found.estimate, False, alpha)
+        return control, treatment, relative_of(log, ratio, True, alpha)
+    return control, treatment, relative_of(found, found.estimate, False, alpha)
 
 
-def _relative(found: Jump, ratio: float, logs: bool, alpha: float) -> Relative:
+def relative_of(found: Jump, ratio: float, logs: bool, alpha: float) -> Relative:
+    """A ratio less one, from the ratio itself or from its logarithm."""
     low, high = t_interval(found.corrected, found.std_error, math.inf, alpha)
     if logs:
         return Relative(ratio - 1.0, math.expm1(low), math.expm1(high) if high < 700.0 else None)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from estimators.local_polynomial import Side
+from estimators.local_polynomial import Side, fit
 from estimators.rdd_fits import split
 
 MOST = 60
+CURVE = 25  # points on a curve of a higher order
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,51 @@ def binned_means(
         count = min(variance_bins(side, rows), most) if bins is None else bins
         out += _binned(side, cutoff, count)
     return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The polynomial of one side, from the end of its bandwidth to the cutoff or back.
+
+    Attributes:
+        side: ``below`` or ``above`` the cutoff.
+        running, value: Points on it, by the running variable.
+    """
+
+    side: str
+    running: tuple[float, ...]
+    value: tuple[float, ...]
+
+
+def fitted_curves(
+    outcome: ArrayLike,
+    running: ArrayLike,
+    *,
+    h: float,
+    cutoff: float = 0.0,
+    order: int = 1,
+    kernel: str = "triangular",
+) -> tuple[Curve, Curve]:
+    """The curves whose ends at the cutoff are the two limits, without covariates.
+
+    Args:
+        outcome, running: ``(n,)`` one value a unit.
+        h: Bandwidth; a curve reaches no farther than the rows within it.
+
+    Raises:
+        EstimationError: As ``local_linear``.
+    """
+    below, above = (_curve(side, h, cutoff, order, kernel) for side in split(outcome, running, cutoff))
+    return below, above
+
+
+def _curve(side: Side, h: float, cutoff: float, order: int, kernel: str) -> Curve:
+    near = side.within(h, kernel)
+    coef = fit(near, h, order, kernel).coef[:, 0]
+    end = float(near.x[0] if side.name == "below" else near.x[-1])
+    x = np.sort(np.linspace(0.0, end, 2 if order == 1 else CURVE))
+    values = np.polynomial.polynomial.polyval(x / h, coef)
+    return Curve(side.name, tuple((x + cutoff).tolist()), tuple(values.tolist()))
 
 
 def variance_bins(side: Side, rows: int) -> int:

@@ -12,7 +12,9 @@ from readout.capacity import LOAD
 from readout.checks import balance
 from readout.errors import LogError, Problem
 from readout.logs import Logs
+from readout.logs.treated import RUNNING
 from readout.reduce import NotFinite
+from readout.samples.discontinuity import ADJUSTER
 from readout.samples.joint_rows import JOINT
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
@@ -91,6 +93,11 @@ def _place(spec: Spec, name: str) -> KeyPath:
         return ("capacity", "load")
     if name.startswith("trigger "):
         return ("rollback", int(name.removeprefix("trigger ")))
+    if name == RUNNING:
+        return ("design", "running")
+    if name.startswith(ADJUSTER):
+        names = getattr(spec.design, "covariates", ())
+        return ("design", "covariates", names.index(name.removeprefix(ADJUSTER)))
     adjust = tuple(getattr(spec.design, "adjust", ())) if spec.estimator.method == "regression_adjusted" else ()
     if name.startswith(balance.FEATURE) and name.removeprefix(balance.FEATURE) in adjust:
         return ("design", "adjust", adjust.index(name.removeprefix(balance.FEATURE)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from readout.checks import trends
+from readout.checks import cutoff, trends
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -54,7 +54,10 @@ OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
     "did": ((trends.treatment_start,), (trends.pre_trend,)),
     "synthetic_control": ((), ()),
     "iv": ((), ()),
-    "rdd": ((), ()),
+    "rdd": (
+        (cutoff.treatment_start, cutoff.density, cutoff.covariate_continuity),
+        (cutoff.first_stage, cutoff.bandwidth_sensitivity, cutoff.placebo),
+    ),
 }
 
 

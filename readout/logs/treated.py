@@ -19,7 +19,6 @@ Schema = Mapping[str, pl.DataType]
 UNNAMED: Mapping[str, tuple[str, str]] = {
     "did": ("untreated", "treated"),
     "synthetic_control": ("untreated", "treated"),
-    "rdd": ("below the cutoff", "from the cutoff on"),
     "iv": ("as it is", "one unit more"),
 }
 # First treated period of the row's unit; the running variable.
@@ -28,7 +27,10 @@ ROLLOUT, RUNNING = "@rollout", "@running"
 
 def arms(spec: Spec) -> Sequence[str]:
     """Control first, then the treatments, as labels."""
-    control = spec.design.control
+    control, design = spec.design.control, spec.design
+    if control is None and isinstance(design, RDD):
+        at = f"{design.cutoff:.15g}"
+        return f"{design.running} < {at}", f"{design.running} >= {at}"
     if control is None:
         return (*UNNAMED.get(spec.design.kind, ()), *spec.design.treatment)
     return (control, *spec.design.treatment)

@@ -11,10 +11,11 @@ from readout.spec.designs import BY_ROW, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
-DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "did")
+DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "did", "rdd")
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
     "randomization_inference", "block_regression", "horvitz_thompson", "callaway_santanna", "two_by_two", "event_study",
+    "local_linear",
 )  # fmt: skip
 
 
@@ -52,7 +53,14 @@ LATER: tuple[Later, ...] = (
     Later("decision.exposure", bool, "", "", NOT_DRAWN),
     Later("metrics.*.quantile", bool, "quantiles in this design", "", NOT_DRAWN),
     Later("metrics.*.robust", bool, "robust means in this design", "", NOT_DRAWN),
-    Later("design.treatment", lambda arms: len(arms) > 1, "several treatments in this design", "", PANELS),
+    Later("design.treatment", lambda arms: len(arms) > 1, "several treatments in this design", "", (*PANELS, "rdd")),
+    Later(
+        "metrics.*.on",
+        lambda on: on == "untreated",
+        "untreated rows at a cutoff",
+        "who is left untreated is decided by the cutoff: read a mean over all rows",
+        ("rdd",),
+    ),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later("segments"),
     Later("surrogate"),
