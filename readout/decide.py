@@ -172,7 +172,8 @@ def _reasons(facts: Facts, rule: Rule, found: Sequence[Match]) -> tuple[str, ...
 
 
 def _of_check(check: Check, said: str) -> Match:
-    return Match(check.name, f"{check.name} {said}", f"{check.name}: {check.message}", is_check=True)
+    short = f": {check.short}" if check.short and check.status == "fail" else ""
+    return Match(check.name, f"{check.name} {said}{short}", f"{check.name}: {check.message}", is_check=True)
 
 
 def _fails(facts: Facts, name: str) -> list[Match]:

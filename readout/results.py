@@ -36,6 +36,7 @@ class Check:
         value, threshold: The measured quantity and where it fails, in the same unit.
         action: The decision it asks for when it fails; None where it only informs.
         details: Small tables behind it, for ``diagnostics``.
+        short: What failed in a few words, for the headline; empty where the name says enough.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Check:
     threshold: float | None = None
     action: Action | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from readout.checks.between_blocks import carryover
 from readout.checks.block_balance import block_balance
 from readout.checks.block_length import block_length
 from readout.checks.capacity import capacity_limit
+from readout.checks.controls import bad_controls
 from readout.checks.execution import execution_divergence, fallback, mixed_experience, timeouts_and_retries
 from readout.checks.identification import tail_dominance
-from readout.checks.logging import bad_controls, completed_only, required_fields
+from readout.checks.logging import completed_only, required_fields
 from readout.checks.rollback import rollback_trigger
 from readout.checks.spillover import mixed_batches, unit_of_randomization, untreated_outcomes
 from readout.economics import economic_bar

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from readout.results import Check
 
@@ -33,10 +33,14 @@ def _json(report: CheckReport) -> str:
         "name": report.name,
         "failed": report.failed,
         "rows": asdict(report.rows),
-        "checks": [asdict(check) for check in report.checks],
+        "checks": [_fields(check) for check in report.checks],
         "notes": list(report.notes),
     }
     return json.dumps(plain(content), indent=2, allow_nan=False)
+
+
+def _fields(check: Check) -> dict[str, Any]:
+    return {name: value for name, value in asdict(check).items() if name != "short"}
 
 
 def _markdown(report: CheckReport) -> str:

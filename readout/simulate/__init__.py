@@ -8,7 +8,9 @@ from pathlib import Path
 
 __all__ = ["WORLD_NAMES", "simulate"]
 
-WORLD_NAMES = ("router_switchback", "router_rct", "router_rollout", "router_cache")
+WORLD_NAMES = (
+    "router_switchback", "router_rct", "router_rollout", "router_cache", "routed_users", "routed_users_unlogged",
+)  # fmt: skip
 ENERGY_MODEL = "h100_dense_70b"
 
 
@@ -26,7 +28,8 @@ def simulate(
 
     The same requests, with the same tokens and the same chance draws, meet policy *current* everywhere, policy
     *premium* everywhere, and the world's experiment between them; the log is the experiment's, the truth is the
-    difference of the other two.
+    difference of the other two. In the worlds ``routed_users`` nothing is assigned: the truth is the effect of the
+    action on each request, in the state that it met.
 
     Args:
         world: One of :data:`WORLD_NAMES`.

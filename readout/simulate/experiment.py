@@ -10,6 +10,7 @@ from readout.simulate.arrivals import Bools, Floats, Ints, Workload
 
 DAY_S = 86400.0
 SWITCHBACK, RCT, ROLLOUT = "switchback", "rct", "rollout"
+ROUTED = "routed"  # nothing is assigned
 _NO_DAYS = np.empty(0, np.int64)
 _NO_COINS = np.empty((0, 0), np.bool_)
 

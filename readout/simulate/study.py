@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from readout.errors import Problem, SpecError
-from readout.simulate import ENERGY_MODEL, experiment
+from readout.simulate import ENERGY_MODEL, experiment, routed_files
 from readout.simulate.arrivals import CrowdedError, Floats, Ints, Trace, Workload, draw_workload, synthetic_trace
 from readout.simulate.experiment import Assignment
 from readout.simulate.spec import spec_text
@@ -18,6 +20,9 @@ from readout.simulate.trace import read_trace
 from readout.simulate.truth import compare
 from readout.simulate.worlds import World, system_for
 from readout.simulate.write import columns, frame, parameters, truth_json, write_log, write_text
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,15 @@ class Runs:
     assignment: Assignment
     decoded: Ints
     outcomes: dict[str, Outcomes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The log, what is true of it, and the text of its spec."""
+
+    log: pl.DataFrame
+    truth: Mapping[str, object]
+    spec: str
 
 
 def runs(world: World, trace: Trace, *, days: float, requests: int, seed: int) -> Runs:
@@ -76,23 +90,14 @@ def study(
     world: World, out: Path, *, seed: int, trace: Path | None, days: float, requests: int, name: str | None
 ) -> Path:
     """Simulate and write; see :func:`readout.simulate.simulate`."""
-    from attribution.model import load_model
-    from readout.bundled import bundled
-
     base = read_trace(trace) if trace is not None else synthetic_trace(np.random.default_rng([seed, 0]))
-    model = load_model((bundled("configs") / "energy" / f"{ENERGY_MODEL}.yaml").read_text(encoding="utf-8"))
+    names = (f"{name}.parquet", f"{name}.json", f"{name}.yaml") if name else ("logs.parquet", "truth.json", "spec.yaml")
+    make = _routed if world.mechanism == experiment.ROUTED else _experiment
     try:
-        done = runs(world, base, days=days, requests=requests, seed=seed)
+        made = make(world, base, seed=seed, days=days, requests=requests, log=names[0], truth=names[1])
     except CrowdedError as error:
         message = f"{requests:,} requests do not fit into {days:g} days: expected at most {error.most:,}"
         raise SpecError([Problem("--requests", message, "give more --days or fewer --requests")]) from None
-    logs: dict[str, dict[str, Floats]] = {
-        key: columns(done.workload, done.decoded, outcome, done.params.fleets, model)
-        for key, outcome in done.outcomes.items()
-    }
-    log_name, truth_name, spec_name = (
-        (f"{name}.parquet", f"{name}.json", f"{name}.yaml") if name else ("logs.parquet", "truth.json", "spec.yaml")
-    )
     command = f"readout simulate {world.name} --seed {seed} --days {days:g} --requests {requests}"
     truth: dict[str, object] = {
         "schema": "readout-truth/1",
@@ -100,22 +105,49 @@ def study(
         "command": command + (f" --trace {base.name}" if trace is not None else ""),
         "seed": seed,
         "days": days,
-        "rows": int(done.workload.t_s.size),
+        "rows": made.log.height,
         "trace": base.name,
+        **made.truth,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_log(out / names[0], made.log)
+        write_text(out / names[1], truth_json(truth))
+        write_text(out / names[2], made.spec)
+    except OSError as error:
+        raise SpecError([Problem(f"--out {out}", f"cannot be written: {error.strerror or error}")]) from error
+    return out / names[2]
+
+
+def _experiment(world: World, base: Trace, *, seed: int, days: float, requests: int, log: str, truth: str) -> _Made:
+    """An experiment between two policies; the truth is what either does everywhere."""
+    from attribution.model import load_model
+    from readout.bundled import bundled
+
+    model = load_model((bundled("configs") / "energy" / f"{ENERGY_MODEL}.yaml").read_text(encoding="utf-8"))
+    done = runs(world, base, days=days, requests=requests, seed=seed)
+    logs: dict[str, dict[str, Floats]] = {
+        key: columns(done.workload, done.decoded, outcome, done.params.fleets, model)
+        for key, outcome in done.outcomes.items()
+    }
+    found: dict[str, object] = {
         **compare(done.workload, logs, done.outcomes, done.assignment),
         "energy_model": ENERGY_MODEL,
         "parameters": parameters(done.params),
     }
     if world.store is not None:
-        truth["prefix_store"] = parameters(world.store)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        log = frame(done.workload, done.outcomes["experiment"], done.assignment, logs["experiment"], seed=seed)
-        write_log(out / log_name, log)
-        write_text(out / truth_name, truth_json(truth))
-        busy = done.params.fleets[0].kv_limit
-        spec = spec_text(world, log=log_name, truth=truth_name, days=days, busy=busy, energy_model=ENERGY_MODEL)
-        write_text(out / spec_name, spec)
-    except OSError as error:
-        raise SpecError([Problem(f"--out {out}", f"cannot be written: {error.strerror or error}")]) from error
-    return out / spec_name
+        found["prefix_store"] = parameters(world.store)
+    rows = frame(done.workload, done.outcomes["experiment"], done.assignment, logs["experiment"], seed=seed)
+    busy = done.params.fleets[0].kv_limit
+    return _Made(rows, found, spec_text(world, log=log, truth=truth, days=days, busy=busy, energy_model=ENERGY_MODEL))
+
+
+def _routed(world: World, base: Trace, *, seed: int, days: float, requests: int, log: str, truth: str) -> _Made:
+    """A live router; the truth is the effect of its action on each request."""
+    workload, found, params = routed_files.routed(world, base, days=days, requests=requests, seed=seed)
+    values = routed_files.outcomes(found, params)
+    return _Made(
+        routed_files.log_of(world, workload, found, values),
+        routed_files.truth(found, values, params),
+        routed_files.spec_of(world, log=log, truth=truth, days=days),
+    )

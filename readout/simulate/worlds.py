@@ -18,12 +18,14 @@ class World:
     """A system with an experiment in it.
 
     Attributes:
-        mechanism: How the policy in force is assigned: ``switchback``, ``rct`` or ``rollout``.
+        mechanism: How the policy in force is assigned: ``switchback``, ``rct`` or ``rollout``; ``routed``: nothing is
+            assigned, a live router decides request by request.
         regions: Regions, each with its own two fleets.
         days, requests: Length and size of the log unless the caller says otherwise.
         block_h, washout_m: Switchback block in hours and washout in minutes, for the spec.
         load: What a wave of mean density brings the standard fleet, as a share of what it can serve.
         store: The regions' prefix store; None: there is none, and queues alone carry over.
+        state_logged: Whether the log holds the live state that a live router looks at.
     """
 
     name: str
@@ -35,6 +37,13 @@ class World:
     washout_m: int = 20
     load: float = 1.8
     store: PrefixStore | None = None
+    state_logged: bool = True
+
+
+def _routed(name: str, *, state_logged: bool) -> World:
+    return World(
+        name, experiment.ROUTED, regions=4, days=7.0, requests=20_000, load=2.2, state_logged=state_logged
+    )  # fmt: skip
 
 
 WORLDS = {
@@ -51,6 +60,8 @@ WORLDS = {
         load=0.6,
         store=PrefixStore(turnover_s=5400.0, found_current=0.05, found_premium=0.95, saves=0.9),
     ),
+    "routed_users": _routed("routed_users", state_logged=True),
+    "routed_users_unlogged": _routed("routed_users_unlogged", state_logged=False),
 }
 
 # Decode step of a dense 70B model on four H100, as in the energy model h100_dense_70b. The prefill of a chunk is

@@ -105,13 +105,13 @@ def frame(
 
     log = pl.DataFrame(
         {
-            "decision_ts": _instants(workload.t_s),
-            "request_id": _numbered("r", np.arange(n)),
-            "workspace_id": _numbered("w", workload.workspace),
+            "decision_ts": instants(workload.t_s),
+            "request_id": numbered("r", np.arange(n)),
+            "workspace_id": numbered("w", workload.workspace),
             "region": named(workload.region, regions),
-            "session_id": _numbered("s", workload.session),
+            "session_id": numbered("s", workload.session),
             "arm": named(assignment.premium.astype(np.int64), ARMS),
-            "assigned_at": _instants(assignment.assigned_s),
+            "assigned_at": instants(assignment.assigned_s),
             "eligible": ~workload.reserved,
             "intended_action": named(outcomes.intended, _ACTIONS),
             "executed_action": named(outcomes.executed, _ACTIONS),
@@ -149,13 +149,15 @@ def frame(
     )
 
 
-def _numbered(prefix: str, codes: Ints) -> pl.Series:
+def numbered(prefix: str, codes: Ints) -> pl.Series:
+    """Ids such as ``r000012``."""
     import polars as pl
 
     return prefix + pl.Series(codes).cast(pl.String).str.zfill(6)
 
 
-def _instants(seconds: Floats) -> pl.Series:
+def instants(seconds: Floats) -> pl.Series:
+    """Times from seconds since the start of the log."""
     import polars as pl
 
     micros = int(START.timestamp()) * 1_000_000 + np.round(seconds * 1e6).astype(np.int64)
@@ -202,4 +204,7 @@ def parameters(params: object) -> dict[str, object]:
     return asdict(params)  # type: ignore[call-overload, no-any-return]
 
 
-__all__ = ["ARMS", "DAY_S", "START", "columns", "frame", "parameters", "truth_json", "write_log", "write_text"]
+__all__ = [
+    "ARMS", "DAY_S", "START", "columns", "frame", "instants", "numbered", "parameters", "truth_json", "write_log",
+    "write_text",
+]  # fmt: skip
