@@ -49,7 +49,11 @@ def schema() -> None:
 
 def simulate(
     world: Annotated[
-        str, typer.Argument(metavar="WORLD", help="router_switchback, router_rct, router_rollout or router_cache.")
+        str,
+        typer.Argument(
+            metavar="WORLD",
+            help="router_switchback, router_rct, router_rollout, router_cache, routed_users or routed_users_unlogged.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", envvar="READOUT_OUT", metavar="DIR", file_okay=False, help="Folder to write.")

@@ -302,7 +302,8 @@ def test_the_headline_names_what_is_missing(told: Told) -> None:
     [
         "queue_depth", "queue_depth_before", "recent_p99_latency", "error_rate_last_hour", "error_budget", "max_tokens",
         "max_output_tokens", "latency_class", "cache_warm", "tier", "prompt_tokens", "status", "plan",
-        "kv_tokens_in_flight", "predicted_duration", "batch_size", "retry_policy", "terror", "active_requests", "expected_ttft",
+        "kv_tokens_in_flight", "predicted_duration", "batch_size", "retry_policy", "terror", "active_requests",
+        "expected_ttft",
     ],
 )  # fmt: skip
 def test_names_that_speak_of_the_time_before_or_of_nothing(name: str) -> None:
