@@ -35,7 +35,7 @@ class AndersonRubin:
 
     Attributes:
         segments: The set's pieces, in order; ends may be infinite. Empty: every effect is rejected.
-        statistic: F statistic of an effect of zero.
+        statistic: F statistic of an effect of zero; infinite where the outcome follows the instruments to the letter.
         df: Its degrees of freedom: instruments, and those of the error.
         p_value: Of an effect of zero.
     """
@@ -52,7 +52,7 @@ class AndersonRubin:
 
     def as_row(self) -> dict[str, Any]:
         """``ci_low``, ``ci_high`` (None unless ``bounded``), ``bounded``, ``empty``, ``segments`` (``[low, high]``,
-        None where infinite), ``statistic``, ``df`` and ``p_value``."""
+        None where infinite), ``statistic`` (None where infinite), ``df`` and ``p_value``."""
         ends = [[x if math.isfinite(x) else None for x in segment] for segment in self.segments]
         return {
             "ci_low": ends[0][0] if self.bounded else None,
@@ -60,7 +60,7 @@ class AndersonRubin:
             "bounded": self.bounded,
             "empty": not self.segments,
             "segments": ends,
-            "statistic": self.statistic,
+            "statistic": self.statistic if math.isfinite(self.statistic) else None,
             "df": list(self.df),
             "p_value": self.p_value,
         }
@@ -86,9 +86,10 @@ class Forms:
         m = self.reduced - effect * self.first
         v = self.yy - effect * (self.yd + self.yd.T) + effect * effect * self.dd
         try:
-            return float(m @ np.linalg.solve(v, m))
+            found = float(m @ np.linalg.solve(v, m))
         except np.linalg.LinAlgError:
             return math.inf
+        return found if found >= 0.0 else math.inf  # below zero a variance is no more than rounding
 
 
 def anderson_rubin(data: Instrumented, around: float, *, alpha: float = 0.05) -> AndersonRubin:
@@ -141,7 +142,8 @@ def invert(forms: Forms, df: float, *, around: float = 0.0, alpha: float = 0.05)
     unit = up / side
     segments = tuple((around + unit * a, around + unit * b) for a, b in _pieces(scaled, limit))
     statistic = forms.wald(-around) / scale
-    return AndersonRubin(segments, statistic, (k, left), float(fdtrc(k, left, statistic)))
+    p_value = float(fdtrc(k, left, statistic)) if math.isfinite(statistic) else 0.0
+    return AndersonRubin(segments, statistic, (k, left), p_value)
 
 
 def _pieces(forms: Forms, limit: float) -> list[tuple[float, float]]:

@@ -79,11 +79,10 @@ def overidentification(data: Instrumented, effect: float) -> dict[str, Any] | No
 
 
 def _covariance(data: Instrumented, column: Vector) -> Matrix | None:
-    """Robust covariance of a column's coefficients; None where its residuals are rounding."""
+    """Robust covariance of a column's coefficients; None where it is no more than rounding."""
     left = data.left_by_instruments(column)
-    if np.linalg.norm(left) <= 1e-12 * np.linalg.norm(column):
-        return None
-    return data.covariance(left, left)
+    found = data.covariance(left, left)
+    return found if float(np.trace(found)) > 1e-24 * float(column @ column) else None
 
 
 def _regression(data: Instrumented, column: Vector) -> dict[str, Any]:

@@ -241,6 +241,16 @@ def test_treatment_that_follows_the_instrument_to_the_letter() -> None:
     assert found.diagnostics["anderson_rubin"]["bounded"]
 
 
+def test_an_outcome_that_follows_the_instrument_to_the_letter() -> None:
+    """No reduced form is surer; the treatment, which does not follow, still leaves an error."""
+    z, d = np.array([1.0, 0.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 1.0, 1.0])
+    found = two_stage_least_squares(z, d, z)
+    row = found.diagnostics["anderson_rubin"]
+    assert row["p_value"] == pytest.approx(0.0, abs=1e-12)
+    assert row["statistic"] is None or row["statistic"] > 1e12
+    assert found.std_error > 0.0
+
+
 def test_values_of_those_whom_the_instrument_treats() -> None:
     data, *_ = world(2, n=40_000)
     found = two_stage_least_squares(data["outcome"], data["treatment"], data["instruments"])
