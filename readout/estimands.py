@@ -11,8 +11,11 @@ _OWN = {"did": "att", "synthetic_control": "att", "iv": "late", "rdd": "local"}
 def estimand(spec: Spec) -> str:
     """``ate``, ``att``, ``overlap``, ``late`` (those whom the instrument moves) or ``local`` (at the cutoff)."""
     design = spec.design
-    if isinstance(design, Observational) and design.estimand is not None:
-        return design.estimand
+    if isinstance(design, Observational):
+        if spec.estimator.method == "dml" and spec.estimator.options["model"] == "plr":
+            return "overlap"  # the partially linear model weighs rows by e (1 - e), whatever is asked for
+        if design.estimand is not None:
+            return design.estimand
     return _OWN.get(design.kind, "att" if spec.decision.frame == "explain" else "ate")
 
 

@@ -22,7 +22,7 @@ from readout.results import MetricResult, Rows
 from readout.samples import Sample
 from readout.spec.designs import RDD
 from readout.spec.model import Spec
-from readout.terms import UNIT_LEVEL, Term
+from readout.terms import OF_ELIGIBLE, UNIT_LEVEL, Term
 from readout.text import visible
 
 NOT_ELIGIBLE = "not eligible"
@@ -184,7 +184,7 @@ class Evidence:
         by_reason = self.tables[ROWS].group_by("drop").agg(pl.col("n").sum()).sort("drop")
         dropped = {REASONS[r["drop"]]: int(r["n"]) for r in by_reason.iter_rows(named=True) if r["drop"] is not None}
         read = int(by_reason["n"].sum())
-        if self.unit_level and self.logs.has("eligible"):
+        if self.spec.design.kind in OF_ELIGIBLE and self.logs.has("eligible"):
             dropped[NOT_ELIGIBLE] = self.total("not_eligible")
         dropped = {k: v for k, v in {**dropped, **self.left_out}.items() if v}
         return Rows(read, read - sum(dropped.values()), dropped)
@@ -245,6 +245,7 @@ def _widen(evidence: Evidence) -> str:
 def arms_seen(evidence: Evidence) -> str:
     """The arm labels in slices of the log, for a hint."""
     logs = evidence.logs
-    seen = pilot(logs.frame, [pl.col("@arm").drop_nulls().unique().implode().alias("arms")], logs.source.rows)
+    role = f"@{arm_role(evidence.spec, logs.columns)}"
+    seen = pilot(logs.frame, [pl.col(role).drop_nulls().unique().implode().alias("arms")], logs.source.rows)
     labels = sorted({str(label) for found in seen["arms"] for label in found})
     return ", ".join(repr(visible(label, 40)) for label in labels[:10]) + (" …" if len(labels) > 10 else "")

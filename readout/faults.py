@@ -14,8 +14,11 @@ from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.logs.treated import RUNNING
 from readout.reduce import NotFinite
+from readout.samples.adjusters import places
+from readout.samples.by_action import ADJUST
 from readout.samples.discontinuity import ADJUSTER
 from readout.samples.joint_rows import JOINT
+from readout.spec.designs import Observational
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.terms import BEFORE, COVARIATE
@@ -98,6 +101,8 @@ def _place(spec: Spec, name: str) -> KeyPath:
     if name.startswith(ADJUSTER):
         names = getattr(spec.design, "covariates", ())
         return ("design", "covariates", names.index(name.removeprefix(ADJUSTER)))
+    if name.startswith(ADJUST) and isinstance(spec.design, Observational):
+        return places(spec)[name.removeprefix(ADJUST)]
     adjust = tuple(getattr(spec.design, "adjust", ())) if spec.estimator.method == "regression_adjusted" else ()
     if name.startswith(balance.FEATURE) and name.removeprefix(balance.FEATURE) in adjust:
         return ("design", "adjust", adjust.index(name.removeprefix(balance.FEATURE)))

@@ -21,6 +21,8 @@ COVARIATE = "@covariate "
 # Marks a metric over the pre-period.
 BEFORE = "@before "
 UNIT_LEVEL = ("user_rct", "request_rct")
+# Designs whose effect is on rows that could be treated.
+OF_ELIGIBLE = (*UNIT_LEVEL, "observational")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def eligible_only(spec: Spec, logs: Logs) -> Callable[[pl.Expr], pl.Expr]:
 
     In switchback and cluster designs everybody in the pool feels the policy, so every row counts there.
     """
-    if spec.design.kind in UNIT_LEVEL and logs.has("eligible"):
+    if spec.design.kind in OF_ELIGIBLE and logs.has("eligible"):
         return lambda expr: pl.when(pl.col("@eligible").fill_null(False)).then(expr)
     return lambda expr: expr
 

@@ -15,6 +15,8 @@ from readout.checks.controls import bad_controls
 from readout.checks.execution import execution_divergence, fallback, mixed_experience, timeouts_and_retries
 from readout.checks.identification import tail_dominance
 from readout.checks.logging import completed_only, required_fields
+from readout.checks.negative_control import placebo
+from readout.checks.overlap import overlap, weight_concentration
 from readout.checks.rollback import rollback_trigger
 from readout.checks.spillover import mixed_batches, unit_of_randomization, untreated_outcomes
 from readout.economics import economic_bar
@@ -51,7 +53,7 @@ DRAWN_WITH: tuple[Checker, ...] = (
 ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
 # Designs without randomization: what is seen before any effect, and what is seen with it.
 OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
-    "observational": ((), ()),
+    "observational": ((overlap, weight_concentration), (placebo,)),
     "did": ((trends.treatment_start,), (trends.pre_trend,)),
     "synthetic_control": ((), ()),
     "iv": ((), ()),

@@ -124,6 +124,8 @@ def open_logs(spec: Spec, as_of: datetime, *, past: bool = False) -> Logs:
     if before is not None:
         needed[_owner(spec)] = "a pre-period"
     columns, unasked = _map_roles(spec, source.schema, list(needed))
+    if spec.design.kind == "observational" and not past and "arm" not in columns:
+        needed["executed"] = "the design observational"
     if past:
         columns.pop("arm", None)
     problems = _problems(expressions, columns, needed)

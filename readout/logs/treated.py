@@ -66,13 +66,22 @@ def named_columns(spec: Spec) -> list[tuple[KeyPath, str, str]]:
         found += [(("design", "covariates", i), name, "number") for i, name in enumerate(design.covariates)]
     if isinstance(design, IV):
         found += [(("design", "instrument", i), name, "value") for i, name in enumerate(design.instrument)]
-    if isinstance(design, Observational) and design.adjust is not None:
-        for model in ("propensity", "outcome"):
-            names: tuple[str, ...] = getattr(design.adjust, model)
-            found += [(("design", "adjust", model, i), name, "value") for i, name in enumerate(names)]
+    if isinstance(design, Observational):
+        found += [(path, name, "value") for path, name in adjusted_at(design)]
     elif isinstance(design, DiD | IV):
         found += [(("design", "adjust", i), name, "value") for i, name in enumerate(design.adjust)]
     return found
+
+
+def adjusted_at(design: Observational) -> list[tuple[KeyPath, str]]:
+    """The columns that ``design.adjust`` names, each at its place; one list serves both models."""
+    if design.adjust is None:
+        return []
+    propensity, outcome = design.adjust.propensity, design.adjust.outcome
+    if propensity == outcome:
+        return [(("design", "adjust", i), name) for i, name in enumerate(propensity)]
+    both = (("propensity", propensity), ("outcome", outcome))
+    return [(("design", "adjust", model, i), name) for model, names in both for i, name in enumerate(names)]
 
 
 def misfit(column: str, kind: str, columns: Columns, schema: Schema) -> str:

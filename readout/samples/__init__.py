@@ -8,6 +8,7 @@ from readout.logs import Logs
 from readout.reduce import collect
 from readout.samples.base import Sample
 from readout.samples.blocks import Blocks
+from readout.samples.by_action import ByAction
 from readout.samples.clusters import Clusters
 from readout.samples.discontinuity import Discontinuity
 from readout.samples.labels import require_cluster
@@ -21,7 +22,7 @@ from readout.spec.model import Spec
 EXACT = 1_000_000
 TOLERANCE = 0.03
 
-__all__ = ["Blocks", "Clusters", "Discontinuity", "Rollouts", "RowArms", "Sample", "Units", "sample_of"]
+__all__ = ["Blocks", "ByAction", "Clusters", "Discontinuity", "Rollouts", "RowArms", "Sample", "Units", "sample_of"]
 
 
 def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
@@ -49,6 +50,8 @@ def _of_its_own(spec: Spec, logs: Logs, seed: int) -> Sample:
         return Rollouts(spec, logs, seed)
     if spec.design.kind == "rdd":
         return Discontinuity(spec, logs, seed)
+    if spec.design.kind == "observational":
+        return ByAction(spec, logs, seed)
     raise AssertionError(f"no sample for the design {spec.design.kind}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +37,9 @@ class DesignMatrix:
     left_out: tuple[str, ...]
 
 
-def unfit(frame_schema: pl.Schema, name: str) -> str:
+def unfit(schema: Mapping[str, pl.DataType], name: str) -> str:
     """Why a column cannot be adjusted for, in words; empty where it can."""
-    dtype = frame_schema[name]
+    dtype = schema[name]
     if dtype.is_numeric() or dtype == pl.Boolean or dtype in TEXT:
         return ""
     return f"column {visible(name)!r} is {dtype}; expected numbers, true/false or text"

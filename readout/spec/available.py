@@ -11,11 +11,11 @@ from readout.spec.designs import BY_ROW, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
-DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "did", "rdd")
+DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "rdd")
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
-    "randomization_inference", "block_regression", "horvitz_thompson", "callaway_santanna", "two_by_two", "event_study",
-    "local_linear",
+    "randomization_inference", "block_regression", "horvitz_thompson", "aipw", "outcome_regression", "ipw", "matching",
+    "dml", "callaway_santanna", "two_by_two", "event_study", "local_linear",
 )  # fmt: skip
 
 
@@ -60,6 +60,20 @@ LATER: tuple[Later, ...] = (
         "untreated rows at a cutoff",
         "who is left untreated is decided by the cutoff: read a mean over all rows",
         ("rdd",),
+    ),
+    Later(
+        "metrics.*.per",
+        lambda per: per == "unit",
+        "sums within units in this design",
+        "a unit's requests may meet either action: name the mean over rows (leave per out)",
+        ("observational",),
+    ),
+    Later(
+        "metrics.*.on",
+        lambda on: on == "untreated",
+        "a metric of untreated rows in this design",
+        "treated is the executed action here, so the treatment has no such rows",
+        ("observational",),
     ),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later("segments"),

@@ -1,0 +1,295 @@
+"""Rows by the action that was executed: the sample of an observational design.
+
+Each treatment is compared with control on the rows of both. What is adjusted for becomes one matrix; the propensity is
+fitted once an arm and serves every metric. A metric that is null on some rows is read on its own rows, with a
+propensity of their own: whether a value is there may hang on the action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from estimators.estimate import Estimate
+from estimators.inference import EstimationError
+from estimators.tail_index import Tail
+from readout.errors import LogError, SpecError
+from readout.estimands import estimand
+from readout.logs import Logs
+from readout.reduce import Table
+from readout.samples.adjusters import Adjusters, adjusters
+from readout.samples.base import KEPT, den_sum, num_sum, term_sums
+from readout.samples.compared_rows import Codes, Compared, Flags, How, Weighting
+from readout.samples.design_matrix import DesignMatrix, design_matrix, identifiers
+from readout.samples.held import Held, finite_table, hold
+from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
+from readout.terms import Term
+from readout.text import named, visible
+
+ARMS = "arms"
+ADJUST, FOLD = "adjust ", "fold"
+FOLDS: KeyPath = ("estimator", "folds", "column")
+
+
+class ByAction:
+    """Single rows with their arm, their unit, what is adjusted for, and the metrics' values."""
+
+    def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
+        self.method = spec.estimator.method
+        self.rows = KEPT
+        self._spec, self._logs, self._seed = spec, logs, seed
+        self._how = How(self.method, estimand(spec), spec.estimator.options, seed)
+        self._arms = 1 + len(spec.design.treatment)
+        _refuse(spec, logs)
+        self._adjust = adjusters(spec, logs)
+        self._compared: dict[tuple[int, bytes], Compared] = {}
+
+    @property
+    def unit(self) -> str:
+        return "unit" if self._logs.has("unit") else "row"
+
+    @property
+    def how(self) -> How:
+        """The method and what it is asked for."""
+        return self._how
+
+    @property
+    def adjusted_for(self) -> Adjusters:
+        """The columns, by use."""
+        return self._adjust
+
+    def tables(self, terms: Sequence[Term]) -> list[Table]:
+        self._terms = list(terms)
+        schema = self._logs.source.schema
+        numbers = {ADJUST + name: pl.col(name) for name in self._used if schema[name].is_float()}
+        sums = {name: expr for term in terms for name, expr in term_sums(term).items()}
+        keys = {"arm": pl.col("@arm_code")}
+        return [Table(ARMS, keys, where=KEPT, sums=sums), finite_table(terms, numbers)]
+
+    def again(self, reduced: Mapping[str, pl.DataFrame]) -> list[Table]:
+        return []
+
+    def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
+        self._sums = {row["arm"]: row for row in tables[ARMS].iter_rows(named=True)}
+        columns = {ADJUST + name: pl.col(name) for name in dict.fromkeys((*self._used, *self._adjust.known))}
+        if (fold := self._fold_column) is not None:
+            columns[FOLD] = pl.col(fold)
+        n = int(tables[ARMS]["n"].sum())
+        held = hold(self._spec, self._logs, self._terms, columns, self._seed, n)
+        frame = _in_order(held.frame)
+        _require_groups(self._spec, frame, self._used, self._adjust)
+        self._folds = None if fold is None else _folds(self._spec, frame, fold)
+        wanted = {self._adjust.propensity, self._adjust.outcome, self._adjust.known}
+        mine = [name for name in frame.columns if name.startswith(ADJUST)]
+        facts = frame.select(pl.col(name).alias(name.removeprefix(ADJUST)) for name in mine)
+        self._x = {names: design_matrix(facts, names) for names in wanted}
+        self._held = Held(frame.drop(mine), held.rows, held.share)
+        self._units = self._held.codes("unit")
+        return {}
+
+    def counts(self) -> list[int]:
+        frame = self._held.frame
+        one = pl.col("unit").n_unique() if "unit" in frame.columns else pl.len()
+        found = dict(frame.group_by("arm").agg(one.alias("n")).iter_rows())
+        return [int(found.get(arm, 0)) for arm in range(self._arms)]
+
+    def mixed(self) -> tuple[int, int]:
+        return 0, sum(self.counts())
+
+    def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        rows = self._of_arm(arm)
+        num, den = self._held.numerator(term)[rows], self._held.denominator(term)
+        seen = ~np.isnan(num)
+        if den is not None:
+            den = den[rows]
+            seen &= ~np.isnan(den)
+        if not seen.any():
+            raise EstimationError("no row has a value of it")
+        return self._of(arm, rows, seen).effect(num[seen], None if den is None else den[seen], alpha)
+
+    def weighting(self, arm: int) -> Weighting:
+        """Propensities and weights of an arm's rows and control's, whatever a metric's nulls are.
+
+        Raises:
+            EstimationError: No propensity can be fitted, or no weight follows from it.
+        """
+        rows = self._of_arm(arm)
+        return self._of(arm, rows, np.ones(len(rows), dtype=np.bool_)).weighting()
+
+    def known(self, arm: int) -> DesignMatrix:
+        """What is known from before the decision of an arm's rows and control's."""
+        rows, whole = self._of_arm(arm), self._x[self._adjust.known]
+        return whole if len(rows) == len(whole.x) else replace(whole, x=whole.x[rows])
+
+    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
+        return None
+
+    def top_share(self, term: Term) -> float | None:
+        return None
+
+    def tail(self, term: Term) -> Tail | None:
+        return None
+
+    def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
+        row = self._sums.get(arm)
+        if row is None:
+            raise EstimationError("an arm has no value of it")
+        return float(row[num_sum(term)]), float(row[den_sum(term)])
+
+    def level_keys(self) -> Mapping[str, pl.Expr]:
+        return {"arm": pl.col("@arm_code")}
+
+    def level_shares(self, frame: pl.DataFrame, arm: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        raise AssertionError("labels of an observational design are compared by weight")
+
+    def assignment(self) -> str:
+        """Who was treated, and by what was read."""
+        names = [self._spec.design.control, *self._spec.design.treatment]
+        said = ", ".join(f"{n:,} to {named(str(arm))}" for arm, n in zip(names, self._rows_by_arm(), strict=True))
+        if self._logs.has("executed"):
+            return (
+                f"Nothing was assigned at random: a request is treated where the treatment was executed. Rows: {said}."
+            )
+        return (
+            "Nothing was assigned at random. The log holds no executed action, so the assigned arm is taken for it: "
+            f"where the two parted, the effect is that of being assigned. Rows: {said}."
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        one = self._adjust.propensity == self._adjust.outcome
+        adjust: Any = {"propensity": list(self._adjust.propensity), "outcome": list(self._adjust.outcome)}
+        return {
+            "treated_by": "executed" if self._logs.has("executed") else "arm",
+            "adjust": list(self._adjust.propensity) if one else adjust,
+            "rows": len(self._held.frame),
+            "errors_by": self.unit,
+            **{name: value for name, value in self._how.options.items() if value != "none"},
+        }
+
+    def remarks(self) -> list[str]:
+        notes = [self._held.said] if self._held.said else []
+        if self._adjust.unasked:
+            inputs = ", ".join(visible(name, 60) for name in self._adjust.unasked)
+            notes.append(f"adjusted for besides state and features, since the policy looks at it: {inputs}")
+        if left := sorted({name for matrix in self._x.values() for name in matrix.left_out}):
+            notes.append("one value throughout, so not adjusted for: " + ", ".join(visible(name, 60) for name in left))
+        return notes
+
+    @property
+    def _used(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._adjust.propensity, *self._adjust.outcome)))
+
+    @property
+    def _fold_column(self) -> str | None:
+        given = self._how.options.get("folds")
+        return str(given["column"]) if isinstance(given, Mapping) else None
+
+    def _rows_by_arm(self) -> list[int]:
+        return [int(n) for n in np.bincount(self._held.arm, minlength=self._arms)]
+
+    def _of_arm(self, arm: int) -> NDArray[np.intp]:
+        """Rows of control and of an arm.
+
+        Raises:
+            EstimationError: One of them has none.
+        """
+        codes = self._held.arm
+        if not ((codes == 0).any() and (codes == arm).any()):
+            raise EstimationError("an arm has no row")
+        return np.flatnonzero((codes == 0) | (codes == arm))
+
+    def _of(self, arm: int, rows: Codes, seen: Flags) -> Compared:
+        """The rows of an arm and of control that have a value.
+
+        Those of all rows are kept, and of others the last, so that what they share is fitted once.
+        """
+        everywhere = bool(seen.all())
+        key = (arm, b"" if everywhere else np.packbits(seen).tobytes())
+        if key not in self._compared:
+            self._compared = {k: v for k, v in self._compared.items() if not k[1]}
+            whole = everywhere and len(rows) == len(self._held.frame)
+            taken: Any = slice(None) if whole else rows[seen]
+            x, x_outcome = (self._x[names].x for names in (self._adjust.propensity, self._adjust.outcome))
+            first = x[taken]
+            self._compared[key] = Compared(
+                how=self._how,
+                treated=self._held.arm[taken] == arm,
+                x=first,
+                x_outcome=first if x_outcome is x else x_outcome[taken],
+                units=None if self._units is None else self._units[taken],
+                folds=None if self._folds is None else self._folds[taken],
+            )
+        return self._compared[key]
+
+
+def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows by unit and content, so that nothing hangs on the order of the log."""
+    keys = [frame["unit"].alias("unit")] if "unit" in frame.columns else []
+    by = pl.DataFrame([*keys, frame.hash_rows(seed=0).alias("content")])
+    return frame[by.select(pl.arg_sort_by(by.columns)).to_series()]
+
+
+def _refuse(spec: Spec, logs: Logs) -> None:
+    """What the method cannot do, and a column of folds that is not there.
+
+    Raises:
+        SpecError, LogError: The one or the other.
+    """
+    options, method = spec.estimator.options, spec.estimator.method
+    if method == "matching" and estimand(spec) == "overlap":
+        message = "matching has no overlap-weighted effect"
+        raise SpecError([spec.source.problem(("design", "estimand"), message, "ate or att, or method: aipw")])
+    if method == "outcome_regression" and options["outcome"] == "boosting":
+        message = "outcome_regression has no error that can be stood behind with boosting"
+        hint = "method: aipw corrects for what the trees miss"
+        raise SpecError([spec.source.problem(("estimator", "outcome"), message, hint)])
+    folds = options.get("folds")
+    if isinstance(folds, Mapping):
+        if options["repeats"] != 1:
+            message = "folds that a column gives cannot be drawn repeatedly"
+            raise SpecError([spec.source.problem(("estimator", "repeats"), message, "leave repeats out")])
+        logs.expressions.column(str(folds["column"]), FOLDS)
+
+
+def _require_groups(spec: Spec, frame: pl.DataFrame, used: Sequence[str], adjust: Adjusters) -> None:
+    """Refuse text that tells rows rather than groups.
+
+    Raises:
+        LogError: All such columns.
+    """
+    problems = []
+    hint = "an identifier cannot be adjusted for: name the columns to adjust for in design.adjust"
+    for held in identifiers(frame, [ADJUST + name for name in used]):
+        name = held.removeprefix(ADJUST)
+        message = f"column {visible(name)!r} has {frame[held].n_unique():,} different texts; expected groups"
+        problems.append(spec.source.problem(adjust.at[name], message, hint))
+    if problems:
+        raise LogError(problems)
+
+
+def _folds(spec: Spec, frame: pl.DataFrame, column: str) -> Codes:
+    """Codes of the folds that a column gives.
+
+    Raises:
+        LogError: Nulls, a single fold, or a unit in two of them.
+    """
+    shown = f"column {visible(column)!r}"
+    folds = frame[FOLD]
+    problem = ""
+    if nulls := folds.null_count():
+        problem = f"{shown} is null on {nulls:,} kept rows; expected a fold for each"
+    elif folds.n_unique() < 2:
+        problem = f"{shown} has one value throughout; expected two folds or more"
+    elif "unit" in frame.columns:
+        by_unit = frame.group_by("unit").agg(pl.col(FOLD).n_unique())
+        if apart := int((by_unit[FOLD] > 1).sum()):
+            problem = f"{shown} puts the rows of {apart:,} units into several folds; a model would have seen its unit"
+    if problem:
+        raise LogError([spec.source.problem(FOLDS, problem)])
+    return folds.rank("dense").to_numpy().astype(np.intp) - 1
