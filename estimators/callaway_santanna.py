@@ -49,6 +49,7 @@ def callaway_santanna(
     controls: str = "never",
     base: str = "varying",
     aggregate: str = "simple",
+    small: int = 0,
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Estimate:
@@ -60,6 +61,7 @@ def callaway_santanna(
         base: ``varying`` or ``universal``, as in ``group_time``; it changes effects before treatment only.
         aggregate: ``simple``: over treated cohort-periods; ``dynamic``: the mean over event times from 0 on;
             ``group``: over cohorts, each averaged over its treated periods; ``calendar``: the mean over periods.
+        small: As in ``group_time``: cohorts of fewer groups vary as their controls do.
         alpha: Level; intervals and bands are at ``1 - alpha``.
         seed: Seed of the simultaneous bands.
 
@@ -69,35 +71,37 @@ def callaway_santanna(
         degrees of freedom Satterthwaite's over cohorts. ``diagnostics``: ``event_study`` rows (intervals each on its
         own, bands all at once), ``parts`` (rows by cohort or period where so aggregated), ``clustered_by``,
         ``n_clusters``, ``small_groups`` (cohorts of fewer than five units, whose errors are not to be leaned on),
-        ``skipped``, ``largest_propensity``, and the panel's counts.
+        ``borrowed`` (cohorts that are taken to vary as their controls), ``skipped``,
+        ``largest_propensity``, and the panel's counts.
 
     Raises:
         EstimationError: As ``group_time``; or nothing varies.
     """
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate must be one of {AGGREGATES}")
-    cells = group_time(panel, controls=controls, base=base)
+    cells = group_time(panel, controls=controls, base=base, small=small)
     codes, clustered_by = cells.panel.error_groups()
-    cohort = cells.panel.cohorts(codes)
+    cohort, n_groups = cells.cohorts(codes), int(codes.max()) + 1
     events = averages_by_event_time(cells, codes)
     parts, estimate, scores, share = _overall(cells, codes, aggregate, events)
     treated, treated_scores = _treated_mean(cells, codes, share)
-    df = cohort_df(scores, cohort)
+    df = cohort_df(scores, cohort, n_groups)
     counts = cells.panel.counts()
     diagnostics: dict[str, Any] = {
-        "event_study": effects(events, cohort).rows("event_time", alpha=alpha, seed=seed),
+        "event_study": effects(events, cohort, n_groups).rows("event_time", alpha=alpha, seed=seed),
         "clustered_by": clustered_by,
-        "n_clusters": len(cohort),
+        "n_clusters": n_groups,
         "controls": controls,
         "base": base,
         "aggregate": aggregate,
         "small_groups": [label for label, units in counts["groups"].items() if units < SMALL],
+        "borrowed": list(cells.borrowed),
         "skipped": [list(pair) for pair in cells.skipped],
         "largest_propensity": cells.largest_propensity,
         **counts,
     }
     if parts is not None:
-        diagnostics["parts"] = effects(parts, cohort).rows(aggregate, alpha=alpha, seed=seed)
+        diagnostics["parts"] = effects(parts, cohort, n_groups).rows(aggregate, alpha=alpha, seed=seed)
     n_treated = int((cells.panel.first < cells.panel.y.shape[1]).sum())
     return finish(
         "callaway_santanna",
@@ -114,11 +118,14 @@ def callaway_santanna(
     )
 
 
-def event_effects(panel: Panel, *, controls: str = "never", base: str = "universal") -> Effects:
-    """Effects by event time with their joint covariance, for pre-trend tests and sensitivity analyses."""
-    cells = group_time(panel, controls=controls, base=base)
+def event_effects(
+    panel: Panel, *, controls: str = "never", base: str = "universal", small: int = 0, unbiased: bool = False
+) -> Effects:
+    """Effects by event time with their joint covariance, for pre-trend tests and sensitivity analyses; arguments as
+    those of ``group_time``."""
+    cells = group_time(panel, controls=controls, base=base, small=small, unbiased=unbiased)
     codes, _ = cells.panel.error_groups()
-    return effects(averages_by_event_time(cells, codes), cells.panel.cohorts(codes))
+    return effects(averages_by_event_time(cells, codes), cells.cohorts(codes), int(codes.max()) + 1)
 
 
 def group_time_effects(cells: GroupTime) -> Effects:
@@ -126,15 +133,16 @@ def group_time_effects(cells: GroupTime) -> Effects:
     codes, _ = cells.panel.error_groups()
     labels = cells.panel.periods
     keys = tuple((labels[g], labels[t]) for g, t in zip(cells.group, cells.period, strict=True))
-    scores = group_sums(cells.influence / len(cells.panel.y), codes)
+    scores = np.vstack([group_sums(cells.influence / len(cells.panel.y), codes), cells.spare])
     own = Averages(keys, cells.effect, scores, np.eye(len(keys)))
-    return effects(own, cells.panel.cohorts(codes))
+    return effects(own, cells.cohorts(codes), int(codes.max()) + 1)
 
 
-def effects(averages: Averages, cohort: Codes) -> Effects:
-    """Averages with covariance and degrees of freedom."""
+def effects(averages: Averages, cohort: Codes, groups: int) -> Effects:
+    """Averages with covariance and degrees of freedom; ``cohort`` and ``groups`` as ``cohort_df`` takes them."""
     spread = np.linalg.norm(averages.scores, axis=0) > 0.0
-    df = np.array([cohort_df(s, cohort) if some else np.inf for s, some in zip(averages.scores.T, spread, strict=True)])
+    found = zip(averages.scores.T, spread, strict=True)
+    df = np.array([cohort_df(s, cohort, groups) if some else np.inf for s, some in found])
     return Effects(averages.keys, averages.estimates, averages.scores.T @ averages.scores, df)
 
 
@@ -155,7 +163,9 @@ def _by(cells: GroupTime, codes: Codes, key: Codes, among: NDArray[np.bool_], na
 def _weighted(cells: GroupTime, codes: Codes, keep: NDArray[np.bool_]) -> tuple[float, Vector, Vector]:
     """Average over the cells in ``keep``, weighed by their cohorts' units: value, scores, and the cells' weights.
 
-    The weights are estimated: a unit more in a cohort pulls the average towards that cohort's effects.
+    The weights are estimated: a unit more in a cohort pulls the average towards that cohort's effects. Where small
+    cohorts borrow their variance the weights count as known: between such cohorts the pull is mostly noise, which is
+    counted already.
     """
     units = np.bincount(cells.panel.first, minlength=cells.panel.y.shape[1] + 1).astype(np.float64)
     share = np.where(keep, units[cells.group], 0.0)
@@ -164,8 +174,8 @@ def _weighted(cells: GroupTime, codes: Codes, keep: NDArray[np.bool_]) -> tuple[
     value = float(share @ cells.effect)
     n = len(cells.panel.y)
     pull = np.bincount(cells.group[keep], weights=cells.effect[keep] - value, minlength=len(units))
-    influence = cells.influence @ share + pull[cells.panel.first] * (n / total)
-    return value, group_sums(influence[:, None] / n, codes)[:, 0], share
+    influence = cells.influence @ share + (0.0 if cells.borrowed else pull[cells.panel.first] * (n / total))
+    return value, np.concatenate([group_sums(influence[:, None] / n, codes)[:, 0], cells.spare @ share]), share
 
 
 def _overall(
@@ -196,8 +206,9 @@ def _over_cohorts(cells: GroupTime, codes: Codes, after: NDArray[np.bool_]) -> t
     share = units[groups] / units[groups].sum()
     value = float(share @ parts.estimates)
     pull = np.zeros(len(units))
-    pull[groups] = parts.estimates - value
+    pull[groups] = 0.0 if cells.borrowed else parts.estimates - value
     from_weights = group_sums(pull[cells.panel.first][:, None] / units[groups].sum(), codes)[:, 0]
+    from_weights = np.concatenate([from_weights, np.zeros(len(cells.spare))])
     return parts, value, parts.scores @ share + from_weights, share @ parts.shares
 
 
@@ -210,5 +221,6 @@ def _treated_mean(cells: GroupTime, codes: Codes, share: Vector) -> tuple[float,
         mine = (cells.panel.first == g) & np.isfinite(cells.panel.y[:, t])
         outcome = cells.panel.y[mine, t]
         value += float(weight * outcome.mean())
-        scores[mine] += weight * (outcome - outcome.mean()) / len(outcome)
-    return value, group_sums(scores[:, None], codes)[:, 0]
+        if cells.panel.periods[g] not in cells.borrowed:
+            scores[mine] += weight * (outcome - outcome.mean()) / len(outcome)
+    return value, np.concatenate([group_sums(scores[:, None], codes)[:, 0], cells.spare_level @ share])

@@ -98,7 +98,7 @@ class Effects:
         return out
 
 
-def cohort_df(scores: Vector, cohort: NDArray[np.intp]) -> float:
+def cohort_df(scores: Vector, cohort: NDArray[np.intp], groups: int | None = None) -> float:
     """Satterthwaite's degrees of freedom of ``sum(scores^2)``, whose parts differ in size between cohorts.
 
     A cohort of ``m`` independent groups tells its own variance with ``m - 1`` degrees of freedom; few treated groups
@@ -107,8 +107,10 @@ def cohort_df(scores: Vector, cohort: NDArray[np.intp]) -> float:
     Args:
         scores: ``(n_groups,)`` contributions to the estimate.
         cohort: ``(n_groups,)`` codes of the cohorts.
+        groups: How many of the entries are groups; those after them stand for cohorts whose variance the groups of the
+            entry's cohort tell. None: all.
     """
-    sizes = np.bincount(cohort)
+    sizes = np.bincount(cohort[:groups], minlength=int(cohort.max()) + 1)
     part = np.bincount(cohort, weights=scores**2)
     sure = (sizes > 1) & (part > 0.0)
     if not part.any():

@@ -80,7 +80,7 @@ def trend_test(effects: Effects, *, alpha: float = 0.05) -> TrendTest:
 
     Args:
         effects: By event time, all relative to -1 (a universal base), with their joint covariance and degrees of
-            freedom; the least of these are taken for the test.
+            freedom: their mean is taken for the joint test, the least for the slope.
         alpha: Level for the power.
 
     Raises:
@@ -91,16 +91,18 @@ def trend_test(effects: Effects, *, alpha: float = 0.05) -> TrendTest:
     if not m:
         raise EstimationError("a pre-trend test needs two periods before treatment")
     line = np.asarray(before.keys, dtype=np.float64) + 1.0
-    df = float(before.df.min())
+    df = float(before.df.mean())
     share = line / (line @ line)
     slope, std_error = float(share @ before.estimates), math.sqrt(float(share @ before.covariance @ share))
     if m == 1 or m <= MOST_TESTED * df:
         found = pre_trend(before, alpha=alpha, df=df)
-        distance = float(line @ np.linalg.solve(before.covariance, line))
+        # An inverse of an estimated covariance is too large on average, by this factor.
+        shrink = 1.0 if math.isinf(df) else max(df - m - 1.0, 1.0) / df
+        distance = shrink * float(line @ np.linalg.solve(before.covariance, line))
         return TrendTest("joint", found.statistic, m, df, found.p_value, slope, std_error, alpha, distance)
     if not std_error > 0.0:
         raise EstimationError("the effects before treatment do not vary")
-    t = slope / std_error
+    t, df = slope / std_error, float(before.df.min())
     return TrendTest("slope", t, 1, df, two_sided_p(t, df), slope, std_error, alpha, std_error**-2)
 
 

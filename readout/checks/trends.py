@@ -14,6 +14,7 @@ from readout.checks.base import percent, share, threshold
 from readout.evidence import Evidence
 from readout.memo.numbers import number
 from readout.results import Check
+from readout.samples.rollout_words import some
 from readout.samples.rollouts import Rollouts
 from readout.spec.metrics import Metric
 from readout.text import named, visible
@@ -24,7 +25,6 @@ POWER, EVEN = 0.8, 0.5
 MOST_TIMES = 45
 # Rows after the rollout without treatment are no chance where their chance is below this.
 BY_CHANCE = 0.001
-NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def treatment_start(evidence: Evidence) -> Check:
     said = f"{percent(early)} of treated rows stand before their unit's rollout"
     numbers = (None, None, max(early, share(len(late), rolled_out)), limit)
     if late:
-        shown = ", ".join(repr(visible(sample.units[i], 40)) for i in late[:NAMED]) + " …" * (len(late) > NAMED)
+        shown = some([repr(visible(sample.units[i], 40)) for i in late])
         said += f"; {len(late)} of {rolled_out} units were not treated at first, or not to the end, or never: {shown}"
     if max(early, share(len(late), rolled_out)) > limit:
         return Check(name, "assignment", "fail", said, *numbers, "pause")
