@@ -70,11 +70,6 @@ def required_fields(evidence: Evidence) -> Check:
     if other := evidence.rows().dropped.get(OTHER_ARM):
         said = f"{other:,} rows carry an arm that the spec does not name and are left out"
         warnings.append(f"{said}; arms in the log: {arms_seen(evidence)}")
-    if loose := _loose(spec, logs):
-        warnings.append(
-            f"the policy looks at {listing(loose)}, logged but left out of design.adjust: what moves the outcome with "
-            "it is taken for the action's"
-        )
     failures = [f"the policy looks at {listing(unlogged)}, which the log does not have"] if unlogged else []
     if empty:
         failures.append(f"the policy looks at {listing(empty)}, null on every row")
@@ -87,8 +82,15 @@ def required_fields(evidence: Evidence) -> Check:
             warnings.append(f"{what} is logged on {percent(share(n, kept))} of rows only")
     if failures:
         missing = [*unlogged, *empty, *(absent if _needed(spec) else ())]
-        message, short = "; ".join(failures), f"{listing(missing)} not logged"
-        return Check("required_fields", "logging", "fail", message, action="instrument", short=short)
+        short = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} not logged"
+        return Check("required_fields", "logging", "fail", "; ".join(failures), action="instrument", short=short)
+    if loose := _loose(spec, logs):
+        message = (
+            f"the policy looks at {listing(loose)}, logged but left out of design.adjust: what moves the outcome with "
+            "it would be taken for the action's effect"
+        )
+        short = f"{listing(loose)} left out of design.adjust"
+        return Check("required_fields", "logging", "fail", message, action="stronger_design", short=short)
     if warnings:
         return Check("required_fields", "logging", "warn", "; ".join(warnings))
     return Check(
