@@ -14,7 +14,7 @@ Line = tuple[str, tuple[str, ...], str]
 
 def assumptions(spec: Spec, checks: Sequence[Check]) -> tuple[Assumption, ...]:
     """The assumptions of the spec's design, with how they stand; none where arms were drawn."""
-    return tuple(_standing(line, checks) for line in _story(spec))
+    return tuple(_standing(line, checks) for line in (*_story(spec), *_adjusted(spec)))
 
 
 def unproven(spec: Spec, checks: Sequence[Check]) -> list[Check]:
@@ -53,6 +53,20 @@ def _story(spec: Spec) -> tuple[Line, ...]:
     return ()
 
 
+_CONTROLS: Line = (
+    "Nothing that is adjusted for was moved by the action, and requests were not left out for how they ended.",
+    ("bad_controls", "completed_only"),
+    "",
+)
+
+
+def _adjusted(spec: Spec) -> tuple[Line, ...]:
+    """What must be true of the adjusters that a design may go without."""
+    design = spec.design
+    named = design.adjust if isinstance(design, DiD | IV) else design.covariates if isinstance(design, RDD) else ()
+    return (_CONTROLS,) if named else ()
+
+
 def _observational(design: Observational) -> tuple[Line, ...]:
     seen = ("covariate_balance", "placebo") if design.negative_control is not None else ("covariate_balance",)
     return (
@@ -67,11 +81,7 @@ def _observational(design: Observational) -> tuple[Line, ...]:
             ("overlap", "weight_concentration"),
             "",
         ),
-        (
-            "Nothing that is adjusted for was moved by the action, and requests were not left out for how they ended.",
-            ("bad_controls", "completed_only"),
-            "",
-        ),
+        _CONTROLS,
         (
             "One request's action does not change another's outcome.",
             (),

@@ -12,7 +12,7 @@ from readout.controls import INPUTS, INSTRUMENT, Later, adjusted, by_name, decid
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
 from readout.logs.treated import arm_role
-from readout.reduce import Table
+from readout.reduce import Table, pilot
 from readout.results import Check
 from readout.samples import Units
 from readout.samples.base import KEPT
@@ -35,7 +35,7 @@ def tables(spec: Spec, logs: Logs) -> list[Table]:
     names = adjusters(spec, logs)
     found = [rows_table({null_sum(name): count(absent(name, logs)) for name in names})] if names else []
     if (action := _action(spec, logs)) is not None:
-        for name in _asked(spec, logs):
+        for name in _few_valued(_asked(spec, logs), logs):
             keys = {ACTION: action, "part": _value(name, logs).hash(0) % PARTS}
             found.append(Table(_tells(name), keys, where=KEPT & action.is_not_null()))
     return found
@@ -168,6 +168,14 @@ def _asked(spec: Spec, logs: Logs) -> list[str]:
     skipped = {*spec.design.policy_inputs, *no_control(spec, logs)}
     instruments = {name for name, key in adjusted(spec, logs).items() if key == INSTRUMENT}
     return [name for name in adjusters(spec, logs) if name not in skipped | instruments]
+
+
+def _few_valued(names: list[str], logs: Logs) -> list[str]:
+    """Columns with few enough values in slices of the log that a value can tell anything."""
+    if not names:
+        return []
+    seen = pilot(logs.frame, [_value(name, logs).n_unique().alias(name) for name in names], logs.source.rows)
+    return [name for name in names if int(seen[name].max()) <= PARTS]  # type: ignore[arg-type]
 
 
 def _value(name: str, logs: Logs) -> pl.Expr:
