@@ -17,6 +17,7 @@ from readout.identification import unproven
 from readout.memo import numbers
 from readout.memo.words import VERDICT
 from readout.results import ACTIONS, Action, Check, Decision, MetricResult
+from readout.samples.base import Narrows
 from readout.text import named
 from readout.verdicts import inside_minimum_effect
 
@@ -270,8 +271,10 @@ def effect_in_words(m: MetricResult, title: str = "") -> str:
 
 def _interval(m: MetricResult) -> str:
     """The effect with its interval, relative where that has a meaning; empty where there is none."""
-    if m.estimate is None or m.ci_low is None or m.ci_high is None:
+    if m.estimate is None:
         return ""
+    if m.ci_low is None or m.ci_high is None:
+        return f"{numbers.number(m.estimate, 3, True)} (no interval)"
     stated = m.margin if m.role == "guardrail" else m.minimum_effect
     absolute = stated is not None and "%" not in stated
     if absolute or m.relative is None or m.relative_ci_low is None or m.relative_ci_high is None:
@@ -317,6 +320,8 @@ def _sample_needed(facts: Facts) -> str:
 
 def _sample_of(facts: Facts, m: MetricResult) -> str:
     """What it takes to settle one primary."""
+    if isinstance(sample := facts.evidence.sample, Narrows):
+        return sample.narrowed_by(m.metric)
     if m.minimum_detectable_effect is None or m.estimate is None:
         return f"Mend what keeps {m.metric} from being estimated, then read again."
     effect = facts.evidence.spec.metrics[m.metric].minimum_effect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -75,7 +76,8 @@ def economic_bar(evidence: Evidence) -> Check:
             by_arm[label] = "warn"
             continue
         low, high = PER * effect.ci_low, PER * effect.ci_high
-        net = f"net {PER * effect.estimate:+.3g} [{low:.3g}, {high:.3g}] USD per 1,000 requests"
+        ends = f"[{low:.3g}, {high:.3g}]" if math.isfinite(low) and math.isfinite(high) else "(no interval)"
+        net = f"net {PER * effect.estimate:+.3g} {ends} USD per 1,000 requests"
         said.append(f"{named(label)}: {net}, bar {bar:g}")
         by_arm[label] = "fail" if high < bar else "warn" if low < bar else "pass"
         if worst is None or effect.ci_low < worst.ci_low:

@@ -58,8 +58,8 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         detectable = None
     else:
         note, guardrail = _note(evidence, metric, arm, found), guardrail_of(metric, found)
-        values = {name: getattr(found, name) for name in values}
-        detectable = evidence.detectable(metric.name, arm)
+        values = {name: _finite(getattr(found, name)) for name in values}
+        detectable = None if values["ci_low"] is None else evidence.detectable(metric.name, arm)
     return MetricResult(
         metric=metric.name,
         role=metric.role,
@@ -77,6 +77,11 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         note=note,
         **values,
     )
+
+
+def _finite(value: Any) -> Any:
+    """An end that is infinite is none; degrees of freedom too are written so."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def estimand(metric: Metric) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from readout.checks import cutoff, trends
+from readout.checks import cutoff, donors, trends
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -55,7 +55,7 @@ ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
 OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
     "observational": ((overlap, weight_concentration), (placebo,)),
     "did": ((trends.treatment_start,), (trends.pre_trend,)),
-    "synthetic_control": ((), ()),
+    "synthetic_control": ((donors.pre_period_fit,), (donors.placebo,)),
     "iv": ((), ()),
     "rdd": (
         (cutoff.treatment_start, cutoff.density, cutoff.covariate_continuity),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
-from readout.memo import words
+from readout.memo import synthetic_figure, words
 from readout.memo.capacity_figure import drawable
 from readout.memo.capacity_section import sentence
 from readout.memo.drawn import blocks_metric, on_relative_axis, since_rows
@@ -13,10 +15,34 @@ from readout.memo.numbers import level, number, relative
 from readout.results import Readout
 from readout.text import named
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class OwnFigure(Protocol):
+    """A module that draws one figure."""
+
+    TITLE: str
+
+    def drawable(self, readout: Readout) -> bool:
+        """Whether there is something to draw."""
+        ...
+
+    def sentence(self, readout: Readout) -> str:
+        """What the figure shows, in words."""
+        ...
+
+    def figure(self, readout: Readout) -> Figure:
+        """The figure."""
+        ...
+
+
 EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
 SINCE: Final = "figures/since_switch.svg"
 CAPACITY: Final = "figures/capacity.svg"
+# Of designs in which no arm was drawn: modules with TITLE, drawable, sentence and figure.
+OWN: Final[Mapping[str, OwnFigure]] = {"figures/synthetic.svg": synthetic_figure}
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 
 
@@ -47,6 +73,11 @@ def draw(readout: Readout) -> dict[str, bytes]:
 
         title = "Windows over the limit by hour"
         files[CAPACITY] = render(lambda: capacity_figure(readout), title, alt_text(CAPACITY, readout))
+    for path, own in OWN.items():
+        if own.drawable(readout):
+            from readout.memo.svg import render
+
+            files[path] = render(partial(own.figure, readout), own.TITLE, alt_text(path, readout))
     return files
 
 
@@ -67,6 +98,8 @@ def alt_text(path: str, readout: Readout) -> str:
         )
     if path == CAPACITY:
         return f"Share of windows over the limit by hour of day and arm. {sentence(readout)}"
+    if path in OWN:
+        return OWN[path].sentence(readout)
     arms_named = words.several_arms(readout)
     parts = []
     rows = on_relative_axis(readout)

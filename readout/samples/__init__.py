@@ -14,6 +14,7 @@ from readout.samples.discontinuity import Discontinuity
 from readout.samples.labels import require_cluster
 from readout.samples.rollouts import Rollouts
 from readout.samples.rows import RowArms
+from readout.samples.synthetic import Synthetic
 from readout.samples.units import Units
 from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
@@ -52,6 +53,8 @@ def _of_its_own(spec: Spec, logs: Logs, seed: int) -> Sample:
         return Discontinuity(spec, logs, seed)
     if spec.design.kind == "observational":
         return ByAction(spec, logs, seed)
+    if spec.design.kind == "synthetic_control":
+        return Synthetic(spec, logs, seed)
     raise AssertionError(f"no sample for the design {spec.design.kind}")
 
 

@@ -128,6 +128,15 @@ class Explains(Protocol):
         ...
 
 
+@runtime_checkable
+class Narrows(Protocol):
+    """What a sample says where more of the same observations would not narrow an interval."""
+
+    def narrowed_by(self, metric: str) -> str:
+        """What would, as a next step."""
+        ...
+
+
 def num_sum(term: Term) -> str:
     """Column of a term's numerator sum."""
     return f"{term.name}|num"

@@ -11,11 +11,12 @@ from readout.spec.designs import BY_ROW, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
-DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "rdd")
+DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "synthetic_control", "rdd")
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
     "randomization_inference", "block_regression", "horvitz_thompson", "aipw", "outcome_regression", "ipw", "matching",
-    "dml", "callaway_santanna", "two_by_two", "event_study", "local_linear",
+    "dml", "callaway_santanna", "two_by_two", "event_study", "synthetic_control",
+    "synthetic_did", "local_linear",
 )  # fmt: skip
 
 
