@@ -51,6 +51,7 @@ class Made:
     arms: tuple[str, ...] = ("old", "new")
     sequential: bool = False
     unit_level: bool = True
+    sample: Any = None
 
     @property
     def treatments(self) -> range:
