@@ -15,11 +15,13 @@ from estimators.inference import EstimationError
 from readout.errors import LogError
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
+from readout.logs.frame import Moment
 from readout.logs.values import label
 from readout.memo import words
 from readout.reduce import Table
 from readout.results import Verdict
-from readout.samples import Blocks
+from readout.samples import Blocks, Rollouts
+from readout.samples.panel import UnitPeriods
 from readout.spec.metrics import Metric
 from readout.spec.model import Event, Spec
 from readout.terms import Term
@@ -28,6 +30,7 @@ from readout.verdicts import verdict_of
 
 # An event that hits one arm's blocks more than this many times as often, as a share of them, is not the arms' alike.
 UNEVEN = 2.0
+_COMPUTED = "switchbacks and differences in differences"
 
 
 def tables(spec: Spec, logs: Logs) -> list[Table]:
@@ -57,6 +60,9 @@ def summary(evidence: Evidence) -> list[dict[str, Any]]:
         when = {"name": event.name, "at": _time(event.at), "until": _time(event.until)}
         rows = {f"rows {arm}": evidence.total(_name(i), code) for code, arm in enumerate(evidence.arms)}
         entry = {**when, "rows": evidence.total(_name(i)), **rows}
+        if isinstance(evidence.sample, UnitPeriods):
+            found += [{**entry, **one} for one in _of_panel(evidence, evidence.sample, i)]
+            continue
         if not isinstance(evidence.sample, Blocks):
             found.append(entry)
             continue
@@ -68,18 +74,20 @@ def summary(evidence: Evidence) -> list[dict[str, Any]]:
 
 def notes(evidence: Evidence) -> list[str]:
     """What the reader must know of the events beside their table."""
-    if evidence.spec.events and not isinstance(evidence.sample, Blocks):
-        return ["events: their rows are counted by arm; effects without them are computed for switchbacks only"]
+    if evidence.spec.events and not isinstance(evidence.sample, Blocks | Rollouts):
+        return [f"events: their rows are counted by arm; effects without them are computed for {_COMPUTED} only"]
     return []
 
 
 def changes(evidence: Evidence, metric: Metric, arm: int) -> list[str]:
     """The events without whose blocks the metric's verdict is another one."""
     found = []
-    for i, event in enumerate(evidence.spec.events if isinstance(evidence.sample, Blocks) else ()):
+    known = isinstance(evidence.sample, Blocks | Rollouts)
+    what = "blocks" if isinstance(evidence.sample, Blocks) else "periods"
+    for i, event in enumerate(evidence.spec.events if known else ()):
         for one in _effects_without(evidence, i):
             if one["metric"] == metric.name and one["arm"] == evidence.arms[arm] and one.get("verdict_changes"):
-                found.append(f"without the blocks of the event {event.name!r} it is {one['verdict_without']}")
+                found.append(f"without the {what} of the event {event.name!r} it is {one['verdict_without']}")
     return found
 
 
@@ -102,7 +110,7 @@ def lopsided(evidence: Evidence) -> list[str]:
 
 def _rows(event: Event, logs: Logs) -> pl.Expr:
     """Whether a row lies in the event; without an end, whether it is of its minute."""
-    start, end = _span(event)
+    start, end = _moments(event)
     inside = (pl.col("@time") >= start) & (pl.col("@time") < end)
     if event.clusters:
         name = str(logs.columns["cluster"])
@@ -111,9 +119,30 @@ def _rows(event: Event, logs: Logs) -> pl.Expr:
 
 
 def _effects_without(evidence: Evidence, i: int) -> list[dict[str, Any]]:
-    assert isinstance(evidence.sample, Blocks)
-    hit = _hit(evidence.sample, evidence.spec.events[i])
+    sample, event = evidence.sample, evidence.spec.events[i]
+    assert isinstance(sample, Blocks | Rollouts)
+    hit = _hit(sample, event) if isinstance(sample, Blocks) else _cells(sample, event)
     return evidence.once(_name(i), lambda: _without(evidence, hit))
+
+
+def _of_panel(evidence: Evidence, sample: UnitPeriods, i: int) -> list[dict[str, Any]]:
+    """The periods that an event touches, treated and untreated units there, and the primaries' effects without."""
+    hit = _cells(sample, evidence.spec.events[i])
+    labels = [label for label, some in zip(sample.axis.labels, hit.any(axis=0).tolist(), strict=True) if some]
+    said: dict[str, Any] = {"periods": labels}
+    if not isinstance(sample, Rollouts):
+        return [said]
+    treated = sample.start < sample.axis.n
+    touched = hit.any(axis=1)
+    for arm, side in zip(evidence.arms, (False, True), strict=True):
+        said[f"units {arm}"] = int((touched & (treated == side)).sum())
+    said["event_times"] = sample.event_times(hit)
+    return [{**said, **one} for one in _effects_without(evidence, i)] or [said]
+
+
+def _cells(sample: UnitPeriods, event: Event) -> np.ndarray:
+    """``(n, T)`` whether a unit's period and the event share time and place."""
+    return sample.hit(*_moments(event), event.clusters)
 
 
 def _hit(sample: Blocks, event: Event) -> np.ndarray:
@@ -124,6 +153,13 @@ def _hit(sample: Blocks, event: Event) -> np.ndarray:
     if event.clusters:
         hit &= frame["cluster"].is_in(list(event.clusters))
     return hit.to_numpy()
+
+
+def _moments(event: Event) -> tuple[Moment, Moment]:
+    """Start and end; of an integer period without an end, the period."""
+    if isinstance(event.at, int):
+        return event.at, event.until if isinstance(event.until, int) else event.at + 1
+    return _span(event)
 
 
 def _span(event: Event) -> tuple[datetime, datetime]:
@@ -139,7 +175,7 @@ def _by_arm(evidence: Evidence, hit: np.ndarray) -> dict[str, int]:
 
 
 def _without(evidence: Evidence, hit: np.ndarray) -> list[dict[str, Any]]:
-    """The primaries' effects by block regression without the blocks that were hit."""
+    """The primaries' effects without what was hit: those of blocks by block regression."""
     found = []
     for metric in evidence.spec.metrics.values():
         term = evidence.terms[metric.name]
@@ -170,6 +206,8 @@ def _compared(evidence: Evidence, metric: Metric, term: Term, arm: int, hit: np.
 
 def _effect(evidence: Evidence, term: Term, arm: int, hit: np.ndarray) -> Estimate:
     sample = evidence.sample
+    if isinstance(sample, Rollouts):
+        return sample.effect_without(term, hit, evidence.spec.decision.alpha)
     assert isinstance(sample, Blocks)
     cells = sample.cells(term, arm).take(~hit[sample.with_value(term, arm)])
     alpha = evidence.spec.decision.alpha
@@ -178,7 +216,7 @@ def _effect(evidence: Evidence, term: Term, arm: int, hit: np.ndarray) -> Estima
 
 
 def _time(value: Any) -> str | None:
-    return value.isoformat() if isinstance(value, datetime) else None
+    return value.isoformat() if isinstance(value, datetime) else None if value is None else str(value)
 
 
 def _name(i: int) -> str:

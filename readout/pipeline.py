@@ -304,7 +304,8 @@ def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
         for arm in evidence.treatments if shown else ():
             effect = evidence.effect(name, arm)
             if effect is not None and effect.diagnostics:
-                diagnostics[f"{name} ({evidence.arms[arm]})"] = dict(effect.diagnostics)
+                own = {k: v for k, v in effect.diagnostics.items() if diagnostics.get(k) is not v}
+                diagnostics[f"{name} ({evidence.arms[arm]})"] = own
     return diagnostics
 
 

@@ -147,7 +147,7 @@ def test_the_event_study_stands_at_the_top_of_the_diagnostics(world: Any, frame:
     shown = run(world, frame)["diagnostics"]
     rows = shown["event_study"]
     assert [row["event_time"] for row in rows] == list(range(-7, 7))
-    keys = {"event_time", "estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high"}
+    keys = {"event_time", "estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high", "p_value"}
     assert all(set(row) == keys and row["band_low"] < row["ci_low"] < row["ci_high"] < row["band_high"] for row in rows)
     (tested,) = shown["pre_trend"]
     assert tested["metric"] == "latency"

@@ -23,6 +23,8 @@ from readout.text import named, visible
 POWER, EVEN = 0.8, 0.5
 # Beyond so many event times the breakdown value would take minutes.
 MOST_TIMES = 45
+# It takes errors as known and normal, which they are not with fewer degrees of freedom.
+LEAST_DF = 10.0
 # Rows after the rollout without treatment are no chance where their chance is below this.
 BY_CHANCE = 0.001
 
@@ -136,6 +138,9 @@ def _breakdown(evidence: Evidence, sample: Rollouts, metric: Metric) -> Breakdow
     effects = sample.by_event_time(term)
     if len(effects.keys) > MOST_TIMES:
         raise EstimationError(f"not computed over {len(effects.keys)} periods around the rollout; take a longer period")
+    df = float(effects.without_reference().df.min())
+    if df < LEAST_DF:
+        raise EstimationError(f"it takes errors for known, and few units tell them badly ({df:.2g} degrees of freedom)")
     _, weights = sample.event_weights(term)
     return breakdown(effects, weights=weights, alpha=evidence.spec.decision.alpha, seed=0)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from readout.memo.escape import markdown, name
-from readout.memo.numbers import DASH
-from readout.memo.tables import section, table
+from readout.memo.numbers import DASH, number
+from readout.memo.tables import bullets, section, table
 from readout.results import Readout
 
 
@@ -25,4 +25,23 @@ def identification(readout: Readout) -> list[str]:
         for one in readout.assumptions
     ]
     headers = ["What must be true", "Checks that could break it", "Here", "What no check sees"]
-    return section("## What must be true", [opening], table(headers, rows, right="llll"))
+    lines = bullets(markdown(said) for said in breakdown_sentences(readout))
+    return section("## What must be true", [opening], table(headers, rows, right="llll"), lines)
+
+
+def breakdown_sentences(readout: Readout) -> list[str]:
+    """How far trends may part before a difference in differences loses its finding, for each primary."""
+    found = []
+    for row in readout.diagnostics.get("breakdown") or ():
+        value, metric = row["value"], row["metric"]
+        if value is None:
+            found.append(f"{metric}: no breakdown value, {row['reason']}.")
+        elif value == 0.0:
+            found.append(f"{metric}: the interval holds zero already where trends are parallel, so nothing can break.")
+        else:
+            times = f"more than {number(value)}" if row["beyond"] else number(value, 2)
+            found.append(
+                f"{metric}: the finding of an effect stands unless trends bend, from one period to the next after the "
+                f"rollout, by {times} times the most that they did before it (breakdown value)."
+            )
+    return found

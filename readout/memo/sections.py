@@ -25,6 +25,7 @@ from readout.results import MetricResult, Readout
 _METRICS_SHOWN = 14  # rows of the effect table; what is beyond stands in the appendix
 _WARNINGS_SHOWN = 8
 _ADJUSTED = frozenset({"block_regression", "cuped", "regression_adjusted"})
+_WITHOUT = frozenset({"callaway_santanna", "two_by_two", "event_study", "synthetic_control", "synthetic_did"})
 _NAIVE = {"per_token": "by tokens", "per_request": "by requests", "provisioned": "provisioned"}
 
 
@@ -126,6 +127,8 @@ def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     parts = [f"Effects are treatment minus control, with {words.intervals(readout)} at {level(readout.alpha)}."]
     if any(_is_adjusted(metric) for metric in shown):
         parts.append("Control and treatment are adjusted means, so raw averages of the log differ from them.")
+    if any(metric.method in _WITHOUT for metric in shown):
+        parts.append("Treatment is the mean of the treated, control what they would have had without it.")
     if "no_effect" in verdicts:
         parts.append("*No effect*: the whole interval lies inside the smallest effect worth acting on.")
     if "inconclusive" in verdicts:

@@ -17,6 +17,7 @@ from estimators.inference import EstimationError
 from estimators.tail_index import Tail
 from readout.errors import LogError
 from readout.logs import Logs
+from readout.logs.frame import Moment
 from readout.logs.values import label
 from readout.reduce import Table
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
@@ -25,6 +26,7 @@ from readout.spec.model import Spec
 from readout.terms import Term
 
 CELLS, ARMS, CUT = "unit-periods", "arms of a panel", "periods that the window cuts"
+PLACE_LOW, PLACE_HIGH = "cluster first", "cluster last"
 CUT_START, CUT_END = "a period that the window's start cuts", "a period that the window's end cuts"
 # Cells of a panel that are held at once.
 MOST_CELLS = 50_000_000
@@ -127,6 +129,13 @@ class UnitPeriods:
         """What else is asked of the cells; a design adds its own."""
         return Table(CELLS, self._keys(), self.rows)
 
+    def _place(self) -> Table:
+        """The clusters that a unit's rows of a period stand in."""
+        if not self._logs.has("cluster"):
+            return Table(CELLS, self._keys(), self.rows)
+        cluster = pl.col("@cluster").cast(pl.String)
+        return Table(CELLS, self._keys(), self.rows, minima={PLACE_LOW: cluster}, maxima={PLACE_HIGH: cluster})
+
     def _keys(self) -> dict[str, pl.Expr]:
         return {"unit": self._unit, "period": self.period}
 
@@ -134,7 +143,7 @@ class UnitPeriods:
         sums: dict[str, pl.Expr] = {}
         for term in terms:
             sums |= term_sums(term)
-        found = [Table(CELLS, self._keys(), self.rows, sums=sums) | self.asked()]
+        found = [Table(CELLS, self._keys(), self.rows, sums=sums) | self._place() | self.asked()]
         found.append(Table(ARMS, {"arm": pl.col("@arm_code")}, self.rows, sums=sums))
         if self._cuts:
             found.append(Table(CUT, {"period": self.period}, KEPT & ~self.rows))
@@ -203,6 +212,25 @@ class UnitPeriods:
         """An aggregate of the cells' table by unit, in the order of ``units``."""
         frame = self._tables[CELLS]
         return frame.group_by("unit").agg(aggregate.alias("value")).sort("unit")["value"]
+
+    def hit(self, start: Moment, end: Moment, clusters: Sequence[str]) -> NDArray[np.bool_]:
+        """``(n, T)`` whether a unit's period shares time with ``[start, end)``, and place with the clusters, if any."""
+        first, last = (self._number(moment) for moment in (start, end))
+        numbers = self.axis.first + self.axis.step * np.arange(self.axis.n)
+        within = (numbers + (1 if self._length is not None else self.axis.step) > first) & (numbers < last)
+        found = np.tile(within, (len(self.units), 1))
+        if clusters:
+            frame = self._tables[CELLS]
+            there = frame[PLACE_LOW].is_in(list(clusters)) | frame[PLACE_HIGH].is_in(list(clusters))
+            found &= self._wide(there.fill_null(False).to_numpy().astype(np.float64), 0.0) > 0
+        return found
+
+    def _number(self, moment: Moment) -> float:
+        """A moment on the scale of the periods' numbers, with its part of a period."""
+        if isinstance(moment, datetime):
+            assert self._length is not None
+            return (moment - EPOCH) / (self._length * US)
+        return float(moment)
 
     def counts(self) -> list[int]:
         """Units never treated in the window, and those treated in it."""

@@ -37,7 +37,7 @@ def assignment(sample: Rollouts) -> str:
     untreated, treated = sample.counts()
     when = f"in {labels[starts[0]]}"
     if len(starts) > 1:
-        when = f"in {len(starts)} different periods, {labels[starts[0]]} to {labels[starts[-1]]}"
+        when = f"in {len(starts)} different periods, from {labels[starts[0]]} to {labels[starts[-1]]}"
     rest = f"{untreated:,} were not treated in the window" if untreated else "none stayed untreated"
     return (
         f"Nothing was assigned at random: {treated:,} unit{'s' * (treated != 1)} took up the treatment {when}, as "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from estimators import callaway_santanna, event_study, two_by_two
 from estimators.callaway_santanna import SMALL, event_effects
@@ -22,7 +24,7 @@ from readout.logs.values import label
 from readout.reduce import Table
 from readout.samples import rollout_words
 from readout.samples.design_matrix import TEXT, DesignMatrix, design_matrix, unfit
-from readout.samples.panel import CELLS, EPOCH, US, Matrix, UnitPeriods, Vector
+from readout.samples.panel import CELLS, EPOCH, PLACE_HIGH, PLACE_LOW, US, Matrix, UnitPeriods, Vector
 from readout.spec.designs import DiD
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -31,7 +33,6 @@ from readout.text import visible
 
 ADJUST, ADJUST_ROWS, TEXT_LOW, TEXT_HIGH = "adjust ", "adjust rows ", "adjust first ", "adjust last "
 EARLY, LATE, UNDATED = "rollout first", "rollout last", "rollout none"
-PLACE_LOW, PLACE_HIGH = "cluster first", "cluster last"
 CARRIED = "carried out"
 # Numbers that are held at once for the influence of every unit on every cohort and period.
 MOST_NUMBERS = 400_000_000
@@ -90,9 +91,6 @@ class Rollouts(UnitPeriods):
         for name in self._text:
             text = label(pl.col(name), self._logs.dtype(name))
             lows[TEXT_LOW + name] = highs[TEXT_HIGH + name] = text
-        if self._logs.has("cluster"):
-            cluster = pl.col("@cluster").cast(pl.String)
-            lows[PLACE_LOW] = highs[PLACE_HIGH] = cluster
         if self.carried is not None:
             treated = pl.col(f"@{self.carried}").is_in(list(self.design.treatment))
             sums[CARRIED] = treated.fill_null(False).cast(pl.Int8)
@@ -225,7 +223,24 @@ class Rollouts(UnitPeriods):
         return self._panels[term.name]
 
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
+        return self._effect(self.panel(term), alpha)
+
+    def effect_without(self, term: Term, hit: NDArray[np.bool_], alpha: float) -> Estimate:
+        """The effect as if the units' periods that were hit had not been seen.
+
+        Raises:
+            EstimationError: What is left cannot carry it.
+        """
         panel = self.panel(term)
+        return self._effect(replace(panel, y=np.where(hit, np.nan, panel.y)), alpha)
+
+    def event_times(self, hit: NDArray[np.bool_]) -> list[int]:
+        """Periods since the rollout in which treated units were hit."""
+        treated = (self.start > 0) & (self.start < self.axis.n)
+        since = np.arange(self.axis.n) - self.start[:, None]
+        return [int(e) for e in np.unique(since[treated][hit[treated]])]
+
+    def _effect(self, panel: Panel, alpha: float) -> Estimate:
         if self.method == "two_by_two":
             return two_by_two(panel, alpha=alpha)
         if self.method == "event_study":
@@ -306,8 +321,7 @@ class Rollouts(UnitPeriods):
         found = effects.get(1)
         if found is None or "event_study" not in found.diagnostics:
             return {}
-        keys = ("event_time", "estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high")
-        return {"event_study": [{key: row[key] for key in keys} for row in found.diagnostics["event_study"]]}
+        return {"event_study": found.diagnostics["event_study"]}
 
     def reach(self, term: Term) -> float:
         """What a straight trend of 1 a period adds to the estimate.
