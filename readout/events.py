@@ -128,7 +128,7 @@ def _effects_without(evidence: Evidence, i: int) -> list[dict[str, Any]]:
 def _of_panel(evidence: Evidence, sample: UnitPeriods, i: int) -> list[dict[str, Any]]:
     """The periods that an event touches, treated and untreated units there, and the primaries' effects without."""
     hit = _cells(sample, evidence.spec.events[i])
-    labels = [label for label, some in zip(sample.axis.labels, hit.any(axis=0).tolist(), strict=True) if some]
+    labels = [sample.axis.labels[i] for i in np.flatnonzero(hit.any(axis=0))]
     said: dict[str, Any] = {"periods": labels}
     if not isinstance(sample, Rollouts):
         return [said]

@@ -229,3 +229,126 @@ def test_what_it_cannot_do_is_refused_at_its_key(world: Any, frame: pl.DataFrame
     code, message = refused(world, frame, changes)
     assert code == 2
     assert said in message
+
+
+def test_an_incident_is_marked_and_the_effect_read_without_its_days(world: Any, frame: pl.DataFrame) -> None:
+    event = {"at": "2026-10-11T09:00Z", "until": "2026-10-12T06:00Z", "name": "provider incident"}
+    worse = frame.with_columns(
+        ms=pl.col("ms") + 300.0 * (pl.col("at").dt.date().is_in([date(2026, 10, 11)]) & (pl.col("did") == "new"))
+    )
+    document = run(world, worse, {"events": [event]})
+    (found,) = document["diagnostics"]["events"]
+    assert found["periods"] == ["2026-10-11", "2026-10-12"]
+    assert found["event_times"] == [-2, -1, 1, 2]
+    assert (found["units old"], found["units new"]) == (30, 30)
+    y, first = wide(worse, pl.col("ms").mean())
+    y[:, 6:8] = np.nan
+    # Those who start on the day after the incident lose the day that they are compared with.
+    assert found["estimate_without"] == pytest.approx(
+        simple_att(np.delete(y[first != 8], [6, 7], 1), first[first != 8])
+    )
+    assert metric(document, "latency")["estimate"] > -20.0
+    assert found["verdict_changes"] == ("without the periods of the event" in metric(document, "latency")["note"])
+
+
+def test_an_incident_in_some_clusters_and_on_integer_periods(world: Any, frame: pl.DataFrame) -> None:
+    numbered = frame.with_columns(
+        at=(pl.col("at").dt.date() - START.date()).dt.total_days(),
+        **{"from": (pl.col("from") - START.date()).dt.total_days()},
+    )
+    columns = {**DESIGN["logs.columns"], "cluster": "site"}
+    changes = {"logs.columns": columns, "events": [{"at": 6, "name": "launch", "clusters": ["s00"]}]}
+    document = run(world, numbered, changes)
+    (found,) = document["diagnostics"]["events"]
+    assert (found["periods"], found["at"], found["units old"], found["units new"]) == (["6"], "6", 2, 2)
+
+
+def test_errors_are_by_cluster_only_where_clusters_start_as_one(world: Any, frame: pl.DataFrame) -> None:
+    mapped = {"logs.columns": {**DESIGN["logs.columns"], "cluster": "site"}}
+    document = run(world, frame, {**mapped, "design.shared_state": True})
+    assert document["diagnostics"]["latency (new)"]["clustered_by"] == "unit"
+    assert any("clusters that hold units of different rollouts: 15" in note for note in document["notes"])
+    alike = frame.with_columns(site=pl.col("from").cast(pl.String).fill_null("never") + pl.col("user").str.slice(1, 2))
+    document = run(world, alike, mapped)
+    assert document["diagnostics"]["latency (new)"]["clustered_by"] == "cluster"
+    moving = frame.with_columns(site=pl.col("at").dt.date().cast(pl.String))
+    document = run(world, moving, mapped)
+    assert any("units seen in several clusters" in note for note in document["notes"])
+
+
+def test_what_is_adjusted_for_is_from_before_the_first_rollout(world: Any, frame: pl.DataFrame) -> None:
+    from estimators import callaway_santanna
+    from estimators.panel import Panel
+
+    given = frame.with_columns(tokens=pl.when(pl.col("user") == "u005").then(None).otherwise("tokens"))
+    document = run(world, given, {"design.adjust": ["tokens", "tier"]})
+    y, first = wide(given, pl.col("ms").mean())
+    before = given.filter(pl.col("at") < START + timedelta(days=5))
+    facts = before.group_by("user").agg(pl.col("tokens").mean(), pl.col("tier").first()).sort("user")
+    tokens = facts["tokens"]
+    x = np.column_stack([tokens.fill_null(tokens.mean()), facts["tier"] == "pro"]).astype(float)
+    wanted = callaway_santanna(Panel(y, np.minimum(first, DAYS), x))
+    assert metric(document, "latency")["estimate"] == pytest.approx(wanted.estimate, rel=1e-8)
+    assert metric(document, "latency")["std_error"] == pytest.approx(wanted.std_error, rel=1e-8)
+    assert any("adjusted for what units were like on average before 2026-10-10" in note for note in document["notes"])
+    assert any("without a value of tokens before that, which are given its mean: 1" in n for n in document["notes"])
+    varying = frame.with_columns(tier=pl.when(pl.col("tokens") > 200).then(pl.lit("pro")).otherwise(pl.lit("free")))
+    code, message = refused(world, varying, {"design.adjust": ["tier"]})
+    assert code == 3
+    assert "column 'tier' varies within 60 of 60 units" in message
+
+
+def test_units_that_are_away_and_values_that_are_null(world: Any, frame: pl.DataFrame) -> None:
+    day = pl.col("at").dt.date()
+    gone = (pl.col("user") == "u002") & (day == date(2026, 10, 8))
+    document = run(world, frame.filter(~gone).with_columns(ms=pl.when(pl.col("user") != "u003").then("ms")))
+    spent, latency = metric(document, "spent"), metric(document, "latency")
+    assert (latency["n_control"], latency["n_treatment"]) == (30, 29)
+    assert (spent["n_control"], spent["n_treatment"]) == (30, 30)
+    y, first = wide(frame, pl.col("cost").sum())
+    y[2, 3] = 0.0
+    assert spent["estimate"] == pytest.approx(simple_att(y, first), rel=1e-8)
+    assert "a sum of 0" in spent["note"]
+
+
+def test_days_that_the_window_cuts_are_left_out(world: Any, frame: pl.DataFrame) -> None:
+    window = {"logs.start": "2026-10-06T00:00Z", "logs.end": "2026-10-16T12:00Z"}
+    document = run(world, frame, window)
+    whole = run(world, None, {"logs.start": "2026-10-06T00:00Z", "logs.end": "2026-10-16T00:00Z"})
+    assert metric(document, "spent")["estimate"] == metric(whole, "spent")["estimate"]
+    assert document["rows"]["dropped"]["a period that the window's end cuts"] > 0
+    assert document["rows"]["kept"] + sum(document["rows"]["dropped"].values()) == document["rows"]["read"]
+
+
+def test_regions_that_start_alone_vary_as_the_others_do(world: Any) -> None:
+    frame = log(units=10, rows=8, starts=(4, 6, 7, 8, 9))
+    document = run(world, frame)
+    found = metric(document, "latency")
+    assert "the error takes them to vary as the untreated do" in found["note"]
+    assert document["diagnostics"]["pre_trend"][0]["test"] == "slope"
+    assert "few units tell them badly" in document["diagnostics"]["breakdown"][0]["reason"]
+    refused_it = metric(run(world, None, {"estimator": "event_study"}), "latency")
+    assert refused_it["estimate"] is None
+    assert "a single unit starts in each of" in refused_it["note"]
+
+
+def test_the_memo_leads_with_what_must_be_true_and_draws_time_since_the_rollout(
+    world: Any, frame: pl.DataFrame
+) -> None:
+    event = {"at": "2026-10-11T09:00Z", "until": "2026-10-11T20:00Z", "name": "provider incident"}
+    spec = world.write(frame, {**DESIGN, "events": [event]})
+    given = ("run", spec, "--out", world.out, "--as-of", "2026-10-20T00:00Z", "--quiet")
+    written = []
+    for _ in range(2):
+        assert world.command(*given).code == 0
+        folder = world.out / "probe" / "2026-10-20"
+        written.append({p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()})
+    assert written[0] == written[1]
+    memo = written[0]["memo.md"].decode()
+    assert memo.index("## What must be true") < memo.index("## What was compared") < memo.index("## Effects")
+    assert "the finding of an effect stands unless trends bend" in memo
+    assert "Nothing was assigned at random: 30 units took up the treatment in 2 different periods" in memo
+    assert "control what they would have had without it" in memo
+    figure = written[0]["event_study.svg"].decode()
+    assert "latency: effect by days since the rollout" in figure
+    assert "marked: provider incident" in figure

@@ -34,8 +34,9 @@ from readout.text import visible
 ADJUST, ADJUST_ROWS, TEXT_LOW, TEXT_HIGH = "adjust ", "adjust rows ", "adjust first ", "adjust last "
 EARLY, LATE, UNDATED = "rollout first", "rollout last", "rollout none"
 CARRIED = "carried out"
+MISSING, ENOUGH = " is missing", 10
 # Numbers that are held at once for the influence of every unit on every cohort and period.
-MOST_NUMBERS = 400_000_000
+MOST_NUMBERS = 120_000_000
 
 
 class Rollouts(UnitPeriods):
@@ -70,6 +71,7 @@ class Rollouts(UnitPeriods):
         self.clusters: np.ndarray | None = None
         self.matrix: DesignMatrix | None = None
         self.moving = self.within = 0
+        self.at_mean: dict[str, int] = {}
 
     def _require_controls(self) -> None:
         if self.design.controls == "never" or self.method == "callaway_santanna":
@@ -107,6 +109,7 @@ class Rollouts(UnitPeriods):
         self.start = np.array([self._position(value) for value in early.to_list()], dtype=np.intp)
         self.within = int(self._inside(early))
         self._require_comparison(undated.to_numpy() > 0)
+        self._require_room()
         self.clusters = self._places()
         self.matrix = self._adjusters() if self.design.adjust else None
         return left
@@ -177,6 +180,21 @@ class Rollouts(UnitPeriods):
         if problem is not None:
             raise LogError([problem])
 
+    def _require_room(self) -> None:
+        """Refuse what would not fit in memory: each unit's influence on every rollout's periods.
+
+        Raises:
+            LogError: It would not, with the counts.
+        """
+        n, t = len(self.units), self.axis.n
+        starts = len(np.unique(self.start[(self.start > 0) & (self.start < t)]))
+        numbers = n * starts * t * (t if self.method == "event_study" else 1)
+        if numbers <= MOST_NUMBERS:
+            return
+        message = f"{n:,} units, {starts:,} rollouts and {t:,} periods are too many for {self.method} at once"
+        hint = "take longer periods, or larger units such as regions"
+        raise LogError([self.spec.source.problem(("design", "period"), message, hint)])
+
     def _places(self) -> np.ndarray | None:
         """``(n,)`` cluster of each unit; None where none is mapped, or a unit is seen in several."""
         if not self._logs.has("cluster"):
@@ -203,8 +221,14 @@ class Rollouts(UnitPeriods):
                 apart = (low != high).fill_null(False).to_numpy()
                 self._require_constant(("design", "adjust", i), name, apart, low, high)
                 columns[name] = low
-        names = list(dict.fromkeys(self.design.adjust))
-        return design_matrix(pl.DataFrame({name: columns[name] for name in names}), names)
+        wanted = list(dict.fromkeys(self.design.adjust))
+        made = design_matrix(pl.DataFrame({name: columns[name] for name in wanted}), wanted)
+        # Few units without a value would be told from the others by that alone.
+        few = [title.endswith(MISSING) and made.x[:, j].sum() < ENOUGH for j, title in enumerate(made.names)]
+        self.at_mean = {made.column[j]: int(made.x[:, j].sum()) for j in np.flatnonzero(few)}
+        keep = [j for j, gone in enumerate(few) if not gone]
+        names, column = (tuple(of[j] for j in keep) for of in (made.names, made.column))
+        return DesignMatrix(made.x[:, keep], names, column, made.left_out)
 
     def counts(self) -> list[int]:
         treated = int(((self.start > 0) & (self.start < self.axis.n)).sum())
