@@ -30,7 +30,7 @@ from readout.verdicts import verdict_of
 
 # An event that hits one arm's blocks more than this many times as often, as a share of them, is not the arms' alike.
 UNEVEN = 2.0
-_COMPUTED = "switchbacks and differences in differences"
+_COMPUTED = "switchbacks and did"
 
 
 def tables(spec: Spec, logs: Logs) -> list[Table]:

@@ -109,7 +109,7 @@ def test_in_other_designs_its_rows_are_counted_and_no_more(world):
     assert found["rows"] == len(inside)
     assert found["rows old"] == len(inside.filter(pl.col("arm") == "old"))
     assert "estimate_without" not in found
-    assert any("computed for switchbacks only" in note for note in readout.notes)
+    assert any("computed for switchbacks and did only" in note for note in readout.notes)
 
 
 def test_events_need_what_places_them(world):
