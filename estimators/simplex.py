@@ -3,8 +3,9 @@
 Minimises ``|target - points w|^2 + ridge |w|^2``. As the weights add up to one, the distance is that of the origin from
 the hull of ``points - target``: the nearest point of a polytope, which Wolfe's active sets reach in finitely many steps
 (Wolfe 1976, *Finding the nearest point in a polytope*, Mathematical Programming 11). Every step is a least squares
-problem by orthogonal factors, so that nothing is lost by squaring; what stands at the end is the exact minimum on its
-support, and the distance that any other mix could still win is checked.
+problem by orthogonal factors, so that nothing is lost by squaring, or by normal equations where the penalty keeps them
+well conditioned. What stands at the end is the exact minimum on its support, and the distance that any other mix could
+still win is checked.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 _ROUNDING = 1e-14  # weights below this, and distances below this share of the longest, are rounding
+_WELL = 1e-2  # a penalty above this share of the squared scale keeps normal equations well conditioned
 _GAP = 1e-11  # what another mix may win, as a share of the distance times the longest column
 
 
@@ -118,10 +120,22 @@ def _from_all(gaps: Matrix, penalty: float) -> Vector:
 def _affine(columns: Matrix, penalty: float) -> Vector:
     """Weights of any sign that add up to one and bring the mix nearest to the origin."""
     k = columns.shape[1]
+    if penalty > _WELL:
+        alike = _alike(columns, penalty)
+        return np.asarray(alike / alike.sum(), dtype=np.float64)
     if penalty > 0.0:
         columns = np.vstack([columns, math.sqrt(penalty) * np.eye(k)])
     rest = np.linalg.lstsq(columns[:, 1:] - columns[:, :1], -columns[:, 0], rcond=None)[0]
     return np.concatenate(([1.0 - rest.sum()], rest))
+
+
+def _alike(columns: Matrix, penalty: float) -> Vector:
+    """Solves ``(columns' columns + penalty) x = 1``, by the smaller of the two sides (Woodbury)."""
+    m, k = columns.shape
+    if k <= m:
+        return np.asarray(np.linalg.solve(columns.T @ columns + penalty * np.eye(k), np.ones(k)), dtype=np.float64)
+    inner = np.linalg.solve(columns @ columns.T + penalty * np.eye(m), columns.sum(axis=1))
+    return np.asarray(1.0 - columns.T @ inner, dtype=np.float64)
 
 
 def _least(gaps: Matrix, weights: Vector) -> Vector:

@@ -34,8 +34,9 @@ def test_the_minimum_over_all_supports(ridge: float) -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         k = int(rng.integers(2, 7))
-        points = rng.normal(size=(8, k)) + rng.normal(size=(8, 1))
-        target = rng.normal(size=8) + (seed % 2) * points.mean(axis=1)
+        m = 8 if ridge < 1.0 else int(rng.integers(2, 9))
+        points = rng.normal(size=(m, k)) + rng.normal(size=(m, 1))
+        target = rng.normal(size=m) + (seed % 2) * points.mean(axis=1)
         weights = simplex_weights(points, target, ridge=ridge)
         assert weights == pytest.approx(enumerated(points, target, ridge), abs=1e-12)
         assert weights.min() >= 0.0
