@@ -161,7 +161,7 @@ def _interval(ranking: Ranking, single: bool, alpha: float) -> tuple[float, floa
     low, high = ranking.interval(alpha, of_mean=True) or (-math.inf, math.inf)
     if math.isfinite(low) and math.isfinite(high):
         return low, high, "placebo ranks of the mean gap over the error before the start"
-    return low, high, "unbounded: too many placebos share the treated's effect"
+    return low, high, "unbounded: against these placebos effects of any size are possible"
 
 
 def _constant(ranking: Ranking, alpha: float) -> dict[str, Any]:
