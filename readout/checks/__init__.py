@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from readout.checks import cutoff, donors, trends
+from readout.checks import adjusted_balance, cutoff, donors, trends
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -53,7 +53,7 @@ DRAWN_WITH: tuple[Checker, ...] = (
 ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
 # Designs without randomization: what is seen before any effect, and what is seen with it.
 OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
-    "observational": ((overlap, weight_concentration), (placebo,)),
+    "observational": ((overlap, weight_concentration, adjusted_balance.covariate_balance), (placebo,)),
     "did": ((trends.treatment_start,), (trends.pre_trend,)),
     "synthetic_control": ((donors.pre_period_fit,), (donors.placebo,)),
     "iv": ((), ()),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.common_support import CALIPER, without_counterpart
+from estimators.common_support import CALIPER, NEAREST, without_counterpart
 from estimators.inference import EstimationError
 from estimators.overlap import crump_threshold
 from readout.checks.base import percent, share, threshold
@@ -96,7 +96,7 @@ def _supported(evidence: Evidence, arm: int, limit: float) -> _Arm:
     alone = without_counterpart(found.propensity, found.treated)
     value = share(float(found.people[alone].sum()), whole)
     ends = f"propensities {found.propensity.min():.3g} to {found.propensity.max():.3g}"
-    near = f"within {CALIPER:g} standard deviations of the propensity's logit"
+    near = f"within {CALIPER:g} standard deviations of the propensity's logit, or among the {NEAREST} nearest"
     said = f"{percent(value)} of those whom the effect is of have no row of the other action near them ({near}; {ends})"
     if found.trimmed:
         said += (

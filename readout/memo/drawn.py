@@ -42,3 +42,9 @@ def spec_effect(text: str | None, control_value: float | None) -> float | None:
         return abs(float(stripped)) / control_value if control_value is not None and control_value > 0 else None
     except ValueError:
         return None
+
+
+def arm_read(readout: Readout, table: str) -> str:
+    """Of a diagnostic by arm, the arm that is drawn: the one that the decision is about, else its first."""
+    arms = [str(row["arm"]) for row in readout.diagnostics.get(table) or () if "arm" in row]
+    return readout.decision.treatment if readout.decision.treatment in arms or not arms else arms[0]

@@ -24,9 +24,11 @@ from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples.adjusters import Adjusters, adjusters
 from readout.samples.base import KEPT, den_sum, num_sum, term_sums
-from readout.samples.compared_rows import Codes, Compared, Flags, How, Weighting
+from readout.samples.compared_rows import Codes, Compared, Flags, How, Matrix, Vector, Weighting
+from readout.samples.confounding import confounding, risk
 from readout.samples.design_matrix import DesignMatrix, design_matrix, identifiers
 from readout.samples.held import Held, finite_table, hold
+from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.terms import Term
@@ -34,6 +36,11 @@ from readout.text import named, visible
 
 ARMS = "arms"
 ADJUST, FOLD = "adjust ", "fold"
+_OVER = {
+    "ate": ", adjusted",
+    "att": ", adjusted, on the treated",
+    "overlap": ", adjusted, weighted by how open the action was",
+}
 FOLDS: KeyPath = ("estimator", "folds", "column")
 
 
@@ -103,15 +110,8 @@ class ByAction:
         return 0, sum(self.counts())
 
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
-        rows = self._of_arm(arm)
-        num, den = self._held.numerator(term)[rows], self._held.denominator(term)
-        seen = ~np.isnan(num)
-        if den is not None:
-            den = den[rows]
-            seen &= ~np.isnan(den)
-        if not seen.any():
-            raise EstimationError("no row has a value of it")
-        return self._of(arm, rows, seen).effect(num[seen], None if den is None else den[seen], alpha)
+        num, den, compared = self._of_term(term, arm)
+        return compared.effect(num, den, alpha)
 
     def weighting(self, arm: int) -> Weighting:
         """Propensities and weights of an arm's rows and control's, whatever a metric's nulls are.
@@ -148,10 +148,69 @@ class ByAction:
     def level_shares(self, frame: pl.DataFrame, arm: int) -> tuple[NDArray[Any], NDArray[Any]]:
         raise AssertionError("labels of an observational design are compared by weight")
 
+    def measured(self, metric: Metric) -> str:
+        what = f"{metric.numerator} over {metric.denominator}" if metric.numerator is not None else "the mean over rows"
+        return f"difference of {what}{_OVER[self._how.estimand]}"
+
+    def remarks_on(self, metric: Metric, found: Estimate) -> list[str]:
+        notes = []
+        if share := found.diagnostics.get("trimmed"):
+            notes.append(
+                f"trim {self._how.trim:g} left out {100.0 * share:.2g} % of its rows: the effect is of the others"
+            )
+        if lost := sum(found.diagnostics.get("unmatched", {}).values()):
+            notes.append(f"no match within the caliper for {lost:,} rows: the effect is of the others")
+        return notes
+
+    def shown(self, term: Term, effects: Mapping[int, Estimate]) -> Mapping[str, Any]:
+        """How the first primary was adjusted, and how strong an unlogged cause would have to be."""
+        sensitive, risks = [], []
+        for arm, found in effects.items():
+            said = {"metric": term.name, "arm": self._spec.design.treatment[arm - 1]}
+            num, den, compared = self._of_term(term, arm)
+            if den is not None:
+                sensitive.append({**said, "benchmarks": [], "reason": "a ratio has no such bound"})
+                continue
+            x, columns = self._all_adjusters(compared)
+            alpha = self._spec.decision.alpha
+            sensitive.append({**said, **confounding(found, num, compared.treated, x, columns, compared.units, alpha)})
+            if (values := risk(found, num)) is not None:
+                risks.append({**said, **values})
+        first = next(iter(effects.values()), None)
+        models = {} if first is None else {"adjustment": self._models(term.name, first)}
+        return {**models, **({"sensitivity": sensitive} if sensitive else {}), **({"evalue": risks} if risks else {})}
+
+    def _models(self, name: str, found: Estimate) -> dict[str, Any]:
+        """How rows were made alike, and how well the models predict rows that they have not seen."""
+        options, seen = self._how.options, found.diagnostics
+        if self.method == "matching":
+            kept = ("neighbours", "metric", "bias_adjustment", "caliper")
+            return {"metric_read": name, **{key: options[key] for key in kept}}
+        fit: Mapping[str, Any] = seen.get("outcome_fit") or {}
+        return {
+            "metric_read": name,
+            "propensity_model": options["propensity"],
+            "outcome_model": None if self.method == "ipw" else options["outcome"],
+            "folds": seen["folds"],
+            "repeats": seen["repeats"],
+            "auc": seen["propensity"]["auc"],
+            "outcome_explained_control": fit.get("control"),
+            "outcome_explained_treatment": fit.get("treatment"),
+        }
+
+    def _all_adjusters(self, compared: Compared) -> tuple[Matrix, tuple[str, ...]]:
+        """The covariates of both models, each once, and the log's column behind each."""
+        first, second = (self._x[names] for names in (self._adjust.propensity, self._adjust.outcome))
+        if second is first:
+            return compared.x, first.column
+        more = [j for j, name in enumerate(second.names) if name not in first.names]
+        columns = first.column + tuple(second.column[j] for j in more)
+        return np.column_stack([compared.x, compared.x_outcome[:, more]]), columns
+
     def assignment(self) -> str:
         """Who was treated, and by what was read."""
-        names = [self._spec.design.control, *self._spec.design.treatment]
-        said = ", ".join(f"{n:,} to {named(str(arm))}" for arm, n in zip(names, self._rows_by_arm(), strict=True))
+        rows = zip(self._labels, self._rows_by_arm(), strict=True)
+        said = ", ".join(f"{n:,} of {named(arm)}" for arm, n in rows)
         if self._logs.has("executed"):
             return (
                 f"Nothing was assigned at random: a request is treated where the treatment was executed. Rows: {said}."
@@ -167,7 +226,7 @@ class ByAction:
         return {
             "treated_by": "executed" if self._logs.has("executed") else "arm",
             "adjust": list(self._adjust.propensity) if one else adjust,
-            "rows": len(self._held.frame),
+            "rows_by_arm": dict(zip(self._labels, self._rows_by_arm(), strict=True)),
             "errors_by": self.unit,
             **{name: value for name, value in self._how.options.items() if value != "none"},
         }
@@ -180,6 +239,11 @@ class ByAction:
         if left := sorted({name for matrix in self._x.values() for name in matrix.left_out}):
             notes.append("one value throughout, so not adjusted for: " + ", ".join(visible(name, 60) for name in left))
         return notes
+
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        """Control's label and the treatments'."""
+        return (str(self._spec.design.control), *self._spec.design.treatment)
 
     @property
     def _used(self) -> tuple[str, ...]:
@@ -203,6 +267,22 @@ class ByAction:
         if not ((codes == 0).any() and (codes == arm).any()):
             raise EstimationError("an arm has no row")
         return np.flatnonzero((codes == 0) | (codes == arm))
+
+    def _of_term(self, term: Term, arm: int) -> tuple[Vector, Vector | None, Compared]:
+        """A metric's numerator and denominator on the rows of an arm and control that have them, and those rows.
+
+        Raises:
+            EstimationError: There are none.
+        """
+        rows = self._of_arm(arm)
+        num, den = self._held.numerator(term)[rows], self._held.denominator(term)
+        seen = ~np.isnan(num)
+        if den is not None:
+            den = den[rows]
+            seen &= ~np.isnan(den)
+        if not seen.any():
+            raise EstimationError("no row has a value of it")
+        return num[seen], None if den is None else den[seen], self._of(arm, rows, seen)
 
     def _of(self, arm: int, rows: Codes, seen: Flags) -> Compared:
         """The rows of an arm and of control that have a value.

@@ -21,6 +21,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.intp]
 WEIGHTING = {"aipw": aipw, "ipw": ipw, "outcome_regression": outcome_regression}
+UNCORRECTED = ("ipw", "outcome_regression")
 # What a propensity is fitted with where the method itself needs none.
 DEFAULTS: Mapping[str, Any] = {"folds": 5, "repeats": 1, "propensity": "logit", "outcome": "linear"}
 
@@ -60,6 +61,14 @@ class Weighting:
     weights: Vector
     units: Codes | None
     trimmed: float
+
+    def of_units(self, side: Flags) -> Vector:
+        """Weights of the units of some rows, each the sum over them."""
+        weights = self.weights[side]
+        if self.units is None:
+            return weights
+        sums = np.bincount(self.units[side], weights)
+        return np.asarray(sums[sums > 0.0], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +149,8 @@ class Compared:
         Raises:
             EstimationError: No propensity can be fitted, or no weight follows from it.
         """
-        shared = self.nuisances
+        # What nothing corrects is fitted with light penalties only.
+        shared = self.nuisances.light if self.how.method in UNCORRECTED else self.nuisances
         split = shared.splits[0]
         if self.how.method == "matching":
             found = self.matches
