@@ -24,6 +24,9 @@ from readout.verdicts import inside_minimum_effect
 # The section of the spec that asks for a check: skipped although it is there, the check has settled nothing.
 SECTION_OF = {"economic_bar": "economics", "capacity_limit": "capacity"}
 
+# Designs of which no reading says ship.
+RAMP_AT_MOST = ("observational", "iv", "rdd", "ope")
+
 GO_ON = "Keep it running and read again as more comes in: these intervals hold at every look."
 
 # From the most to the least that is done with a treatment: of several arms, the memo speaks of the first.
@@ -142,6 +145,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "checks": " and ".join(dict.fromkeys(match.name for match in found if match.is_check)),
         "found": "; ".join(dict.fromkeys(match.short for match in found)),
         "sample": _sample_needed(facts),
+        "then": "" if evidence.spec.design.kind in RAMP_AT_MOST else ": ship",
     }
     return Decision(
         action=rule.action,
@@ -332,7 +336,10 @@ def _sample_of(facts: Facts, m: MetricResult) -> str:
     if size <= 0:
         return f"Set minimum_effect to plan for the smallest effect on {m.metric} worth acting on."
     factor = _factor(facts, m, size)
-    these = f"these {numbers.count(m.n_control + m.n_treatment)} {m.unit}s"
+    found = facts.evidence.effect(m.metric, facts.arm)
+    # A unit may have rows under both arms.
+    n = (found.diagnostics if found is not None else {}).get("n_units", m.n_control + m.n_treatment)
+    these = f"these {numbers.count(n)} {m.unit}s"
     if factor <= 1:
         # The interval then reaches from no effect past the minimum effect: what is open is which half it lies in.
         return (

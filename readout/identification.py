@@ -79,7 +79,7 @@ def _observational(design: Observational) -> tuple[Line, ...]:
         (
             "Every kind of request had a real chance of either action.",
             ("overlap", "weight_concentration"),
-            "",
+            "A model of the action that misses how it was chosen sees overlap where there is none.",
         ),
         _CONTROLS,
         (

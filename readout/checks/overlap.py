@@ -27,7 +27,7 @@ SPARSE, TORN = 0.01, 0.05
 HEAVY, CARRIED = 0.05, 0.10
 # A unit that would hold this much less without weights owes its share to them.
 BY_WEIGHT = 2.0
-# An effective size below this part of the rows is worth a word.
+# An effective size below this part of the smaller arm's rows is worth a word.
 THIN = 0.1
 WITH_TRIM = ("aipw", "ipw", "outcome_regression", "dml")
 
@@ -148,13 +148,14 @@ def _concentrated(evidence: Evidence, arm: int, limit: float) -> _Arm:
         return _Arm(label, "skip", None, f"no weights to look at: {found}")
     unit = evidence.sample.unit
     worst, said, thin = 0.0, [], False
+    fewest = min(int(found.treated.sum()), int((~found.treated).sum()))
     for side, name in ((~found.treated, evidence.arms[0]), (found.treated, label)):
         weights = found.weights[side]
         if not weights.sum() > 0.0:
             return _Arm(label, "fail", 1.0, f"no row of {named(name)} has any weight")
         largest, plain = _largest(weights, None if found.units is None else found.units[side])
         size = effective(weights)
-        thin |= size < THIN * len(weights)
+        thin |= size < THIN * fewest
         said.append(
             f"{named(name)}: one {unit} holds {percent(largest)} of the weight, and {len(weights):,} rows weigh as "
             f"much as {size:,.0f} alike"
