@@ -60,9 +60,12 @@ class Logit:
     name = "logit"
 
     def mean(self, eta: Vector) -> Vector:
-        from scipy.special import expit
+        return self._mean(eta, np.exp(-np.abs(eta)))
 
-        return np.asarray(expit(eta))
+    @staticmethod
+    def _mean(eta: Vector, small: Vector) -> Vector:
+        """``small`` is ``exp(-|eta|)``, which never overflows."""
+        return np.where(eta >= 0.0, 1.0, small) / (1.0 + small)
 
     def inverse(self, mean: float) -> float:
         return math.log(mean / (1.0 - mean))
@@ -74,8 +77,9 @@ class Logit:
         return y - mean, mean * (1.0 - mean)
 
     def loss(self, y: Vector, eta: Vector) -> tuple[float, Vector, Vector]:
-        mean = self.mean(eta)
-        return float((np.logaddexp(0.0, eta) - y * eta).sum()), y - mean, mean * (1.0 - mean)
+        small = np.exp(-np.abs(eta))
+        mean = self._mean(eta, small)
+        return float((np.maximum(eta, 0.0) + np.log1p(small) - y * eta).sum()), y - mean, mean * (1.0 - mean)
 
 
 class Probit:

@@ -20,7 +20,7 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.intp]
 Block = tuple[int, Codes, Matrix]
 
-BLOCK = 8192  # rows in hand at a time; with 20 columns they stay within a core's cache
+BLOCK = 8192  # rows in hand at a time; with 20 columns they stay near a core's cache
 ARMS = (0, 1)
 
 
@@ -65,7 +65,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Design:
-    """Standardised covariates with a leading constant, by cell.
+    """Standardised covariates, by cell; a leading constant is understood.
 
     Attributes:
         columns: The covariates.
@@ -125,11 +125,14 @@ class Design:
         return np.concatenate([self.order[self.starts[c] : self.starts[c + 1]] for c in cells])
 
     def blocks(self, cells: Sequence[int], seen: NDArray[np.bool_] | None = None) -> Iterator[Block]:
-        """Cell, row numbers and standardised rows, block by block; only rows that are ``seen``.
+        """Cell, row numbers and standardised covariates without the constant, block by block; only rows ``seen``.
 
-        The array of rows is overwritten by the next block.
+        The covariates' array is overwritten by the next block.
         """
-        room = np.ones((BLOCK, self.width))
+        p = self.width - 1
+        room = np.empty((BLOCK, p))
+        # One long vector each: numpy is slow on many short rows.
+        centre, per_unit = np.tile(self.columns.centre, BLOCK), np.tile(self.columns.per_unit, BLOCK)
         for cell in cells:
             end = int(self.starts[cell + 1])
             for start in range(int(self.starts[cell]), end, BLOCK):
@@ -137,38 +140,50 @@ class Design:
                 if seen is not None:
                     rows = rows[seen[rows]]
                 z = room[: len(rows)]
-                np.subtract(self.columns.x[rows], self.columns.centre, out=z[:, 1:])
-                z[:, 1:] *= self.columns.per_unit
+                np.take(self.columns.x, rows, axis=0, out=z, mode="clip")
+                flat = z.reshape(-1)
+                flat -= centre[: len(flat)]
+                flat *= per_unit[: len(flat)]
                 yield cell, rows, z
 
-    def gram(self, seen: NDArray[np.bool_] | None = None, weights: Vector | None = None) -> Matrix:
-        """``(n_cells, width, width)`` sums of ``w z z'``."""
+    def gram(self, seen: NDArray[np.bool_] | None = None, weights: Vector | None = None) -> NDArray[np.float64]:
+        """``(n_cells, width, width)`` sums of ``w z z'``, the constant in ``z``."""
         total = np.zeros((self.n_cells, self.width, self.width))
         for cell, rows, z in self.blocks(range(self.n_cells), seen):
-            if weights is None:
-                total[cell] += z.T @ z
-            else:
-                total[cell] += (z * weights[rows, None]).T @ z
+            add_gram(total[cell], z, None if weights is None else weights[rows])
         return total
 
-    def cross(self, values: Matrix, seen: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """``(n_cells, width, m)`` sums of ``z v'`` for ``(n, m)`` values."""
-        total = np.zeros((self.n_cells, self.width, values.shape[1]))
+    def cross(self, values: Vector, seen: NDArray[np.bool_] | None = None) -> Matrix:
+        """``(n_cells, width)`` sums of ``z v``."""
+        total = np.zeros((self.n_cells, self.width))
         for cell, rows, z in self.blocks(range(self.n_cells), seen):
-            total[cell] += z.T @ values[rows]
+            add_cross(total[cell], z, values[rows])
         return total
 
-    def times(self, directions: Matrix) -> Matrix:
-        """``(n, m)`` products of all rows with ``(width, m)`` directions."""
-        out = np.empty((self.n, directions.shape[1]))
-        for _, rows, z in self.blocks(range(self.n_cells)):
-            out[rows] = z @ directions
-        return out
+    def times(self, coef: Vector) -> Vector:
+        """``(n,)`` products of all rows with the same coefficients, ``(width,)``."""
+        return self.predict(np.broadcast_to(coef, (self.n_folds, self.width)))
 
     def predict(self, coef: Matrix) -> Vector:
         """``(n,)`` products of each row with its own fold's coefficients, ``(n_folds, width)``."""
         out = np.empty(self.n)
         for fold in range(self.n_folds):
             for _, rows, z in self.blocks(self.cells(self.pieces(fold))):
-                out[rows] = z @ coef[fold]
+                out[rows] = z @ coef[fold, 1:] + coef[fold, 0]
         return out
+
+
+def add_gram(total: Matrix, z: Matrix, w: Vector | None = None) -> None:
+    """Adds ``sum w z z'`` to ``total``, the constant that ``z`` lacks included."""
+    weighted = z if w is None else z * w[:, None]
+    ends = weighted.sum(axis=0) if w is None else w @ z
+    total[0, 0] += len(z) if w is None else float(w.sum())
+    total[0, 1:] += ends
+    total[1:, 0] += ends
+    total[1:, 1:] += weighted.T @ z
+
+
+def add_cross(total: Vector, z: Matrix, values: Vector) -> None:
+    """Adds ``sum z v`` to ``total``, the constant that ``z`` lacks included."""
+    total[0] += float(values.sum())
+    total[1:] += values @ z

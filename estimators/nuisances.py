@@ -21,6 +21,7 @@ from estimators.inference import EstimationError
 from estimators.links import link_of
 from estimators.nuisance_design import ARMS, Codes, Columns, Design, Vector
 from estimators.penalised import Fitted, Penalty, likelihood, ridge
+from estimators.propensity_summary import propensity_summary
 
 PROPENSITY = ("logit", "probit", "linear", "boosting")
 OUTCOME = ("linear", "logit", "boosting")
@@ -73,6 +74,11 @@ class Nuisances:
     def n_folds(self) -> int:
         """Folds of a split."""
         return self.splits[0].design.n_folds
+
+    @cached_property
+    def propensity_summary(self) -> dict[str, Any]:
+        """Of the first split; see ``estimators/propensity_summary.py``."""
+        return propensity_summary(self.splits[0].propensity, self.treated)
 
     @cached_property
     def light(self) -> Nuisances:

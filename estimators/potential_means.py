@@ -37,7 +37,7 @@ from estimators.inference import (
 from estimators.nuisance_design import ARMS, Design, Matrix, Vector
 from estimators.nuisances import Nuisances, Outcomes, Split, outcome_models
 from estimators.penalised import Fitted
-from estimators.tilting import Tilt, propensity_notes, tilt, unit_sums, units_by_arm, weight_notes
+from estimators.tilting import Tilt, tilt, unit_sums, units_by_arm, weight_notes
 
 METHODS = ("aipw", "ipw", "outcome_regression")
 
@@ -189,7 +189,7 @@ def notes(means: PotentialMeans, shared: Nuisances) -> dict[str, Any]:
     left = len(shared.treated) - int(means.weights.kept.sum())
     return {
         **weight_notes(shared, means.weights),
-        **propensity_notes(shared, shared.splits[0]),
+        "propensity": shared.propensity_summary,
         "outcome_fit": means.fit,
         "rows_left_out": left,
         "n_units": _n_units(shared, means.weights.kept),
@@ -336,8 +336,8 @@ def through(model: Fitted, pull: Vector, curvature: Vector, score: Vector) -> Ve
     n, held = design.n, np.diag(np.concatenate([[0.0], np.ones(design.width - 1)]))
     share = float(np.count_nonzero(curvature)) / n
     hessian = design.gram(weights=curvature).sum(axis=0) / n + float(model.penalties.mean()) * share * held
-    direction = design.cross(pull[:, None]).sum(axis=0) / n
-    return np.asarray(design.times(np.linalg.lstsq(hessian, direction, rcond=1e-13)[0])[:, 0] * score)
+    direction = design.cross(pull).sum(axis=0) / n
+    return np.asarray(design.times(np.linalg.lstsq(hessian, direction, rcond=1e-13)[0]) * score)
 
 
 def explained(y: Vector, predicted: Vector, rows: NDArray[np.bool_]) -> float | None:

@@ -21,7 +21,6 @@ from estimators.nuisances import Nuisances, Split
 
 ESTIMANDS = ("ate", "att", "overlap")
 _CERTAIN = 1e-12
-_SHOWN = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,38 +130,6 @@ def weight_notes(shared: Nuisances, weights: Tilt) -> dict[str, Any]:
         "top_1pct_share": max(share[1] for share in shares),
     }
     return notes | {"trimmed": weights.trimmed}
-
-
-def propensity_notes(shared: Nuisances, split: Split) -> dict[str, Any]:
-    """What the fitted propensities look like and how well they tell the arms apart, out of fold.
-
-    Returns:
-        ``propensity``: ``min``, ``max``, ``quantiles`` ``{share: value}``, ``auc`` (0.5: treatment looks random given
-        the covariates) and ``explained``, the share of the log loss of a constant that they save (None where a
-        probability leaves 0 to 1).
-    """
-    e, treated = split.propensity, shared.treated
-    control = np.sort(e[~treated])
-    above = np.searchsorted(control, e[treated], "left") + np.searchsorted(control, e[treated], "right")
-    quantiles = np.quantile(e, _SHOWN)
-    return {
-        "propensity": {
-            "min": float(e.min()),
-            "max": float(e.max()),
-            "quantiles": {str(q): float(v) for q, v in zip(_SHOWN, quantiles, strict=True)},
-            "auc": float(above.mean()) / (2.0 * len(control)),
-            "explained": _explained(e, treated),
-        }
-    }
-
-
-def _explained(e: Vector, treated: NDArray[np.bool_]) -> float | None:
-    right = np.where(treated, e, 1.0 - e)
-    if not right.min() > 0.0:
-        return None
-    share = float(treated.mean())
-    constant = share * np.log(share) + (1.0 - share) * np.log(1.0 - share)
-    return 1.0 - float(np.log(right).mean()) / float(constant)
 
 
 def _kish(w: Vector) -> float:
