@@ -130,9 +130,10 @@ class Design:
         The covariates' array is overwritten by the next block.
         """
         p = self.width - 1
-        room = np.empty((BLOCK, p))
+        most = min(BLOCK, max((int(self.starts[c + 1] - self.starts[c]) for c in cells), default=0))
+        room = np.empty((most, p))
         # One long vector each: numpy is slow on many short rows.
-        centre, per_unit = np.tile(self.columns.centre, BLOCK), np.tile(self.columns.per_unit, BLOCK)
+        centre, per_unit = np.tile(self.columns.centre, most), np.tile(self.columns.per_unit, most)
         for cell in cells:
             end = int(self.starts[cell + 1])
             for start in range(int(self.starts[cell]), end, BLOCK):
