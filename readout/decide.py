@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from readout.bundled import bundled
-from readout.estimands import narrower
+from readout.estimands import narrower, whom
 from readout.evidence import Evidence
 from readout.identification import unproven
 from readout.memo import numbers
@@ -146,6 +146,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "found": "; ".join(dict.fromkeys(match.short for match in found)),
         "sample": _sample_needed(facts),
         "then": "" if evidence.spec.design.kind in RAMP_AT_MOST else ": ship",
+        "whom": whom(evidence.spec),
     }
     return Decision(
         action=rule.action,

@@ -26,11 +26,18 @@ def narrower(spec: Spec) -> str:
     return "" if estimand(spec) == "ate" else _of(spec)
 
 
+def whom(spec: Spec) -> str:
+    """Those whom a local effect is of, in words."""
+    if not isinstance(spec.design, RDD):
+        return "those whom the instrument moves"
+    return "those near the cutoff whom crossing it treats" if spec.design.fuzzy else "those near the cutoff"
+
+
 def _of(spec: Spec) -> str:
-    where = "from the cutoff on whom crossing it treats" if getattr(spec.design, "fuzzy", False) else "at the cutoff"
+    crossing = " among those whom crossing it treats" if getattr(spec.design, "fuzzy", False) else ""
     return {
         "att": "the effect is that on what was treated, not on all of the traffic",
         "overlap": "the effect is that where both actions were likely, not on all of the traffic",
         "late": "the effect is that on those whom the instrument moves, not on all of the traffic",
-        "local": f"the effect is that {where if isinstance(spec.design, RDD) else 'at the cutoff'}, not on all traffic",
+        "local": f"the effect is that at the cutoff{crossing}, not on all of the traffic",
     }[estimand(spec)]

@@ -151,23 +151,40 @@ _IV: tuple[Line, ...] = (
 
 
 def _rdd(design: RDD) -> tuple[Line, ...]:
-    first = (("Crossing the cutoff changes who is treated, and not by a little.", ("first_stage",), ""),)
-    through = " and crossing moves the outcome through the treatment alone," if design.fuzzy else ""
+    sharp: tuple[Line, ...] = (
+        ("From the cutoff on the treatment ran, and below it nowhere.", ("treatment_start",), ""),
+    )
+    fuzzy: tuple[Line, ...] = (
+        ("Crossing the cutoff changes who is treated, and not by a little.", ("first_stage",), ""),
+        (
+            "Crossing moves who is treated one way only (no defiers), and moves the outcome through the treatment "
+            "alone.",
+            (),
+            "The effect is on those whom crossing treats; what the rule does beside the treatment would be taken "
+            "for it.",
+        ),
+    )
     return (
-        *(first if design.fuzzy else ()),
+        *(fuzzy if design.fuzzy else sharp),
         (
             "Nobody places requests on one side of the cutoff on purpose.",
             ("density",),
             "Sorting that moves as many up as down leaves no trace in the density.",
         ),
         (
-            f"Nothing but the treatment jumps at the cutoff{',' * design.fuzzy}{through.rstrip(',')}.",
-            ("covariate_continuity", "placebo"),
+            "Nothing but the treatment changes at the cutoff.",
+            ("covariate_continuity",),
             "Another rule with the same cutoff would be taken for the effect.",
         ),
         (
-            "Near the cutoff the outcome runs smoothly in the running variable.",
-            ("bandwidth_sensitivity",),
-            "",
+            "Without the treatment the outcome would run smoothly through the cutoff.",
+            ("bandwidth_sensitivity", "placebo"),
+            "A bend that is sharper than the bandwidth is wide looks like a jump.",
+        ),
+        (
+            "One request's treatment does not change another's outcome.",
+            (),
+            "On a shared queue or fleet it does; both sides of the cutoff then meet the same load, and what the rule "
+            "does to the load is not in the effect.",
         ),
     )

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from readout.memo import event_study_figure, love_figure, overlap_figure, synthetic_figure, words
+from readout.memo import (
+    discontinuity_figure,
+    event_study_figure,
+    love_figure,
+    overlap_figure,
+    synthetic_figure,
+    words,
+)
 from readout.memo.capacity_figure import drawable
 from readout.memo.capacity_section import sentence
 from readout.memo.drawn import blocks_metric, on_relative_axis, since_rows
@@ -43,6 +50,7 @@ SINCE: Final = "figures/since_switch.svg"
 CAPACITY: Final = "figures/capacity.svg"
 # Of designs in which no arm was drawn: modules with TITLE, drawable, sentence and figure.
 OWN: Final[Mapping[str, OwnFigure]] = {
+    "figures/discontinuity.svg": discontinuity_figure,
     "figures/event_study.svg": event_study_figure,
     "figures/overlap.svg": overlap_figure,
     "figures/love.svg": love_figure,
