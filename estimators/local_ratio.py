@@ -55,9 +55,9 @@ def local_ratio(
     num, den = (np.asarray(v, dtype=np.float64) for v in (numerator, denominator))
     check_options(kernel, order, variance, h, b)
     if h is None:
-        residual = _residual(num, den)
+        line = _linear(num, den)
         options: dict[str, Any] = {"cutoff": cutoff, "takeup": takeup, "clusters": clusters}
-        pilot = local_linear(residual, running, **options, kernel=kernel, order=order, variance=variance, alpha=alpha)
+        pilot = local_linear(line, running, **options, kernel=kernel, order=order, variance=variance, alpha=alpha)
         h, b = (pilot.diagnostics["bandwidth"][name] for name in ("h", "b"))
     b = h if b is None else b
     values = [num, den] if takeup is None else _parts(num, den, np.asarray(takeup, dtype=np.float64))
@@ -96,12 +96,13 @@ def local_ratio(
     )
 
 
-def _residual(num: Vector, den: Vector) -> Vector:
-    """What the bandwidth is chosen for: free of the denominator's level, in the ratio's unit."""
+def _linear(num: Vector, den: Vector) -> Vector:
+    """What the bandwidth is chosen for, in the ratio's unit: the ratio, moved as numerator and denominator move it."""
     level = float(den.mean()) if len(den) else 0.0
     if not (math.isfinite(level) and level > 0.0):
         raise EstimationError("the denominator's mean is not positive")
-    return np.asarray((num - float(num.mean()) / level * den) / level, dtype=np.float64)
+    ratio = float(num.mean()) / level
+    return np.asarray(ratio + (num - ratio * den) / level, dtype=np.float64)
 
 
 def _parts(num: Vector, den: Vector, takeup: Vector) -> list[Vector]:
@@ -118,8 +119,10 @@ def _sharp(fits: Fits) -> tuple[tuple[float, float], tuple[Vector, Vector]]:
 def _fuzzy(fits: Fits) -> tuple[tuple[float, float], tuple[Vector, Vector]]:
     """The ratio without and with treatment among those whom crossing treats; both move with the same jumps."""
     jumps = fits.above.values - fits.below.values
-    treated, up = _ratio(jumps[0], jumps[1])
-    control, down = _ratio(-jumps[2], -jumps[3])
+    toward = math.copysign(1.0, jumps[4])
+    treated, up = _ratio(toward * jumps[0], toward * jumps[1])
+    control, down = _ratio(-toward * jumps[2], -toward * jumps[3])
+    up, down = toward * up, toward * down
     weights = np.concatenate([up, down, [0.0]])
     return (control, treated), (weights, weights)
 

@@ -8,13 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from estimators import rdd_checks
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
+from estimators.local_linear import local_linear
 from estimators.multiplicity import holm
 from estimators.rdd_checks import Change, Reading
-from estimators.rdd_density import LEAST, DensityTest, density_test
+from estimators.rdd_density import DensityTest, density_test
 from readout.checks.base import percent, share, threshold
 from readout.evidence import Evidence
 from readout.memo.numbers import effect as shown
@@ -26,13 +28,24 @@ from readout.samples.near_cutoff import Points
 from readout.spec.metrics import Metric
 from readout.text import named, visible
 
+Bools = NDArray[np.bool_]
+
 FAMILY: Final = "identification"
 # Standard errors between no jump and one that a test at 5 % finds with a power of 80 %.
 SEEN = 2.8
-# A change with the bandwidth matters from this part of the effect (or of the minimum effect) on.
-PART = 0.25
+# A change with the bandwidth matters from this part of the effect (or of the minimum effect) on: it is but a part of
+# what the bandwidth took for a jump.
+PART = 0.1
 # A level or a flag on fewer rows than this, or on all but so few, is not compared: its jump has no normal error.
 FEWEST = 50
+# Different values of the running variable near the cutoff, on either side, below which its density is not tested: with
+# fewer the test fires too often where nobody sorts.
+NEAR = 30
+# A placebo cutoff has so many rows, or units that stand on several, on either side of it.
+PLACEBO_ROWS = 100
+# Where a test fires by default: with bandwidths chosen on some hundred rows errors come out a little small, and tests
+# at these levels fire in 3 to 6 % where nothing jumps.
+JUMP_LEVEL, PLACEBO_LEVEL = 0.04, 0.02
 # Errors of the checks' own fits: those of the nearest neighbours find jumps too often where rows are few.
 VARIANCE = "hc3"
 
@@ -74,20 +87,21 @@ def density(evidence: Evidence) -> Check:
     details = {"density": asdict(found)}
     near = _values_near(x - sample.cutoff, found)
     running = visible(sample.design.running)
-    if near < LEAST:
+    if near < NEAR:
         message = f"{running} takes {near} different values near the cutoff on a side, too few to see a density"
         return Check(name, FAMILY, "skip", message, details=details)
+    limit = threshold(evidence.spec, name, 0.05)
     least, mean = SEEN * found.std_error, (found.below + found.above) / 2.0
-    if not mean > 0.0 or (found.p_value >= 0.05 and least >= 2.0 * mean):
+    if found.p_value >= limit and least >= 2.0 * mean:
         message = f"{len(x):,} {of} are too few: not even a side left empty would have been seen"
         return Check(name, FAMILY, "skip", message, details=details)
-    limit = threshold(evidence.spec, name, 0.05)
     numbers = (found.statistic, found.p_value, found.p_value, limit)
-    said = f"{found.below:.3g} from below and {found.above:.3g} from above (p = {found.p_value:.2g}; {len(x):,} {of})"
+    # A fit may fall below zero where a side is nearly empty.
+    below, above = (max(value, 0.0) for value in (found.below, found.above))
+    said = f"{below:.3g} from below and {above:.3g} from above (p = {found.p_value:.2g}; {len(x):,} {of})"
     if found.p_value < limit:
-        message = (
-            f"the density of {running} jumps at the cutoff, {said}: some are placed on a side, or values heap there"
-        )
+        why = "some are placed on a side, or values heap there"
+        message = f"the density of {running} jumps at the cutoff, {said}: {why}"
         return Check(name, FAMILY, "fail", message, *numbers, "stronger_design", details)
     seen = f"a jump of {percent(least / mean)} would have been seen with a power of 80 %"
     return Check(name, FAMILY, "pass", f"the density of {running} is {said}; {seen}", *numbers, None, details)
@@ -113,7 +127,7 @@ def covariate_continuity(evidence: Evidence) -> Check:
     details = {"covariate_continuity": [asdict(r) for r in found]}
     if not tested:
         return Check(name, FAMILY, "skip", "nothing that is declared could be compared" + untested, details=details)
-    limit = threshold(evidence.spec, name, 0.05)
+    limit = threshold(evidence.spec, name, JUMP_LEVEL)
     worst = min(tested, key=_adjusted)
     numbers = (None, _adjusted(worst), _adjusted(worst), limit)
     if _adjusted(worst) < limit:
@@ -135,6 +149,11 @@ def first_stage(evidence: Evidence) -> Check:
         return Check(name, FAMILY, "skip", f"not estimated: {evidence.why_not(metric.name, 1)}")
     jump, f = found.diagnostics["first_stage"]["estimate"], found.diagnostics["first_stage_f"]
     limit = threshold(evidence.spec, name, 10.0)
+    if jump < 0.0:
+        action = named(sample.design.treatment[0])
+        by = f"{-100 * jump:.3g} points"
+        message = f"{action} runs on fewer rows from the cutoff on, by {by}: swap design.control and design.treatment"
+        return Check(name, FAMILY, "fail", message, f, None, f, limit, "stronger_design")
     said = f"take-up jumps by {100 * jump:.3g} points at the cutoff"
     if f is None:
         return Check(name, FAMILY, "pass", f"{said}, to the letter: the design could be sharp", threshold=limit)
@@ -146,9 +165,10 @@ def first_stage(evidence: Evidence) -> Check:
 
 
 def bandwidth_sensitivity(evidence: Evidence) -> Check:
-    """Halving the bandwidth does not move a primary by more than chance and by more than a quarter of the effect.
+    """A narrower bandwidth does not move a primary by more than chance and by more than a tenth of the effect.
 
-    A wide bandwidth takes a bend for a jump; a narrower one would then show another effect. Wider ones are only shown.
+    A wide bandwidth takes a bend for a jump; a narrower one would then show another effect. Half and three quarters of
+    it are read, and where the spec gives one the bandwidth that would be chosen. Wider ones are only shown.
     """
     name, sample = "bandwidth_sensitivity", _sample(evidence)
     rows: list[dict[str, Any]] = []
@@ -157,13 +177,14 @@ def bandwidth_sensitivity(evidence: Evidence) -> Check:
     for metric, points, found in _primaries(evidence, sample):
         given = {**_facts(sample, points), **found.diagnostics["bandwidth"], **sample.how}
         given |= {"covariates": points.covariates, "takeup": points.takeup, "alpha": evidence.spec.decision.alpha}
-        changes = rdd_checks.bandwidth_sensitivity(points.y, points.x, **given)
+        factors = (*_chosen(sample, points, found), *rdd_checks.FACTORS)
+        changes = rdd_checks.bandwidth_sensitivity(points.y, points.x, factors=factors, **given)
         rows += [{"metric": metric.name, **asdict(c)} for c in changes]
         holes += [{"metric": metric.name, **asdict(c)} for c in rdd_checks.donut(points.y, points.x, **given)]
         tests += [(metric, found, c) for c in changes if c.at < 1.0 and c.change_p_value is not None]
     details = {"bandwidth_sensitivity": rows, "donut": holes}
     if not tests:
-        return Check(name, FAMILY, "skip", _unread(evidence, rows), details=details)
+        return Check(name, FAMILY, "skip", _unread(evidence, rows) or "nothing to read", details=details)
     limit = threshold(evidence.spec, name, 0.05)
     adjusted = [float(p) for p in holm([c.change_p_value or 0.0 for _, _, c in tests])]
     worst = min(range(len(tests)), key=lambda i: adjusted[i])
@@ -173,7 +194,7 @@ def bandwidth_sensitivity(evidence: Evidence) -> Check:
         message = "; ".join(map(_change, matters)) + ": the bandwidth takes a bend for part of the jump; narrow it"
         return Check(name, FAMILY, "fail", message, *numbers, "stronger_design", details)
     if moved:
-        message = "; ".join(map(_change, moved)) + ": more than chance, but less than a quarter of the effect"
+        message = "; ".join(map(_change, moved)) + ": more than chance, but less than a tenth of the effect"
         return Check(name, FAMILY, "warn", message, *numbers, None, details)
     if not any(_visible(*one) for one in tests):
         message = f"a change as large as the effect would not have been seen; {_change(tests[worst])}"
@@ -186,16 +207,17 @@ def placebo(evidence: Evidence) -> Check:
     name, sample = "placebo", _sample(evidence)
     found: list[tuple[str, Reading]] = []
     for metric, points, _ in _primaries(evidence, sample):
-        facts = {**_facts(sample, points), **_how(sample)}
+        facts = {**_facts(sample, points), **_how(sample), "cutoffs": _elsewhere(sample, points)}
         found += [(metric.name, r) for r in rdd_checks.placebo_cutoffs(points.y, points.x, **facts)]
     tested = [(metric, r) for metric, r in found if r.p_value is not None]
     rows = [{"metric": metric, **asdict(r)} for metric, r in found]
     if not tested:
-        return Check(name, FAMILY, "skip", _unread(evidence, rows), details={"placebo_cutoffs": rows})
+        few = f"no other cutoff has {PLACEBO_ROWS} rows or units on either side of it"
+        return Check(name, FAMILY, "skip", _unread(evidence, rows) or few, details={"placebo_cutoffs": rows})
     adjusted = [float(p) for p in holm([r.p_value or 0.0 for _, r in tested])]
     by_place = {(metric, r.at): p for (metric, r), p in zip(tested, adjusted, strict=True)}
     rows = [{**row, "adjusted_p_value": by_place.get((row["metric"], row["at"]))} for row in rows]
-    limit = threshold(evidence.spec, name, 0.05)
+    limit = threshold(evidence.spec, name, PLACEBO_LEVEL)
     worst = min(range(len(tested)), key=lambda i: adjusted[i])
     numbers, details = (None, adjusted[worst], adjusted[worst], limit), {"placebo_cutoffs": rows}
     said = [f"{metric} by {shown(r.estimate, r.ci_low, r.ci_high)} at {number(float(r.at), 4)}" for metric, r in tested]
@@ -231,6 +253,19 @@ def _primaries(evidence: Evidence, sample: Discontinuity) -> list[tuple[Metric, 
     return found
 
 
+def _chosen(sample: Discontinuity, points: Points, found: Estimate) -> tuple[float, ...]:
+    """The bandwidth that would be chosen, as a part of the one that the spec gives; nothing where it is no narrower."""
+    if sample.design.bandwidth is None:
+        return ()
+    facts = {**_facts(sample, points), **sample.how, "takeup": points.takeup, "covariates": points.covariates}
+    try:
+        h = local_linear(points.y, points.x, **facts).diagnostics["bandwidth"]["h"]
+    except EstimationError:
+        return ()
+    part = h / found.diagnostics["bandwidth"]["h"]
+    return (part,) if part < 1.0 else ()
+
+
 def _unread(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> str:
     """Why nothing could be tested."""
     if reasons := dict.fromkeys(row["reason"] for row in rows if row["reason"]):
@@ -238,7 +273,21 @@ def _unread(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> str:
     primaries = [m for m in evidence.spec.metrics.values() if m.role == "primary"]
     if all(m.numerator is not None for m in primaries):
         return "a primary that is a ratio is not read again at other places"
-    return "; ".join(evidence.why_not(m.name, 1) for m in primaries) or "nothing to read"
+    return "; ".join(why for m in primaries if (why := evidence.why_not(m.name, 1)))
+
+
+def _elsewhere(sample: Discontinuity, points: Points) -> list[float]:
+    """Quartiles of the running variable on either side of the cutoff that have enough rows on both sides of them."""
+
+    def count(rows: Bools) -> int:
+        return int(rows.sum()) if points.clusters is None else len(np.unique(points.clusters[rows]))
+
+    found = []
+    for half in (points.x < sample.cutoff, points.x >= sample.cutoff):
+        for at in np.unique(np.quantile(points.x[half], rdd_checks.QUANTILES)) if half.any() else ():
+            if min(count(half & (points.x < at)), count(half & (points.x >= at))) >= PLACEBO_ROWS:
+                found.append(float(at))
+    return found
 
 
 def _one_a_unit(sample: Discontinuity) -> tuple[Vector, str]:
@@ -291,5 +340,5 @@ def _change(one: tuple[Metric, Estimate, Change]) -> str:
     at = shown(change.estimate, change.ci_low, change.ci_high)
     moved = f"the corrected point moves by {number(change.change, 3, True)} (p = {change.change_p_value:.2g})"
     return (
-        f"{metric.name} is {at} at {change.at:g} of the bandwidth, against {number(found.estimate, 3, True)}: {moved}"
+        f"{metric.name} is {at} at {change.at:.3g} of the bandwidth, against {number(found.estimate, 3, True)}: {moved}"
     )

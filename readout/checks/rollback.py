@@ -11,6 +11,7 @@ from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.results import Check
+from readout.samples.discontinuity import Discontinuity
 from readout.spec.model import Spec, Trigger
 from readout.terms import Term, eligible_only
 from readout.text import named
@@ -98,6 +99,9 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
             return "unseen", f"{name}: {evidence.why_not(str(trigger.metric), arm)}", None
         n = evidence.total("n", arm) - evidence.total(f"{trigger.metric}|null", arm)
         treated, control = effect.treatment_value, effect.control_value
+        if isinstance(evidence.sample, Discontinuity):
+            # Of all treated rows, not of those at the cutoff.
+            control, treated = (evidence.sample.mean(evidence.terms[str(trigger.metric)], code) for code in (0, arm))
     if n < trigger.min_rows:
         return "unseen", f"{name}: only {n:,} rows under {named(label)}, {trigger.min_rows:,} are needed", None
     if treated is None:

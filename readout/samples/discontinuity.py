@@ -193,6 +193,11 @@ class Discontinuity:
         den = float(mine.sum()) if points.den is None else float(points.den[mine].sum())
         return float(points.y[mine].sum()), den
 
+    def mean(self, term: Term, arm: int) -> float:
+        """A metric's mean over all rows, or units, of an arm."""
+        num, den = self.arm_total(term, arm)
+        return num / den
+
     def level_keys(self) -> Mapping[str, pl.Expr]:
         return {"arm": pl.col("@arm_code")}
 
