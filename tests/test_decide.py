@@ -267,7 +267,7 @@ def test_texts_read_clean(rule, action, entry):
 
 
 def test_placeholders_of_the_table_are_known():
-    known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then"}
+    known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then", "whom"}
     for rule in rules():
         for text in (rule.headline, *rule.would_change, rule.next_step):
             assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= known

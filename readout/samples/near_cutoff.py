@@ -92,6 +92,8 @@ def remarks(spec: Spec, design: RDD, held: str) -> list[str]:
         "effects are at the cutoff and tell nothing of rows far from it; intervals and p-values are bias-corrected, so "
         "that an interval is not centred at its effect"
     ]
+    if design.fuzzy:
+        found.append("rows stand under the arm of their side of the cutoff, whatever ran on them; so do sums by arm")
     if spec.economics is not None:
         found.append("net value against control is that at the cutoff; sums by arm are over all rows")
     return [*found, held] if held else found
