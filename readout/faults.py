@@ -14,11 +14,12 @@ from readout.errors import LogError, Problem
 from readout.logs import Logs
 from readout.logs.treated import RUNNING
 from readout.reduce import NotFinite
+from readout.samples import rollouts
 from readout.samples.adjusters import places
 from readout.samples.by_action import ADJUST
 from readout.samples.discontinuity import ADJUSTER
 from readout.samples.joint_rows import JOINT
-from readout.spec.designs import Observational
+from readout.spec.designs import DiD, Observational
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.terms import BEFORE, COVARIATE
@@ -103,6 +104,8 @@ def _place(spec: Spec, name: str) -> KeyPath:
         return ("design", "covariates", names.index(name.removeprefix(ADJUSTER)))
     if name.startswith(ADJUST) and isinstance(spec.design, Observational):
         return places(spec)[name.removeprefix(ADJUST)]
+    if name.startswith(rollouts.ADJUST) and isinstance(spec.design, DiD):
+        return ("design", "adjust", spec.design.adjust.index(name.removeprefix(rollouts.ADJUST)))
     adjust = tuple(getattr(spec.design, "adjust", ())) if spec.estimator.method == "regression_adjusted" else ()
     if name.startswith(balance.FEATURE) and name.removeprefix(balance.FEATURE) in adjust:
         return ("design", "adjust", adjust.index(name.removeprefix(balance.FEATURE)))

@@ -174,6 +174,9 @@ def _rows_of(metric: Metric, spec: Spec, logs: Logs) -> pl.Expr | None:
     if not logs.has("executed"):
         message = "'untreated' needs the role 'executed' in logs.columns"
         raise LogError([spec.source.problem((*at, "on"), message)])
+    if not spec.design.treatment:
+        message = "'untreated' needs design.treatment: rows whose executed action is another"
+        raise SpecError([spec.source.problem((*at, "on"), message)])
     return untreated(spec) if keep is None else keep & untreated(spec)
 
 

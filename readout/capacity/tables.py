@@ -39,6 +39,9 @@ def tables(spec: Spec, logs: Logs, sample: Sample, terms: Sequence[Term]) -> lis
     if not logs.has("time"):
         message = "windows need the role 'time' in logs.columns"
         raise LogError([spec.source.problem(("capacity",), message, on_key=True)])
+    if logs.dtype(str(logs.columns["time"])).is_integer():
+        message = "windows need timestamps, and the role 'time' holds integer periods"
+        raise LogError([spec.source.problem(("capacity",), message, on_key=True)])
     _refuse_outcomes(spec, capacity)
     by_name = {t.name: t for t in terms}
     load = logs.expressions.number(capacity.load, ("capacity", "load")).cast(pl.Float64).fill_nan(None)

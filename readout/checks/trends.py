@@ -22,7 +22,7 @@ from readout.text import named, visible
 # A pre-trend test that misses a trend as large as the effect itself more often than not says nothing by passing.
 POWER, EVEN = 0.8, 0.5
 # Beyond so many event times the breakdown value would take minutes.
-MOST_TIMES = 45
+MOST_TIMES = 80
 # It takes errors as known and normal, which they are not with fewer degrees of freedom.
 LEAST_DF = 10.0
 # Rows after the rollout without treatment are no chance where their chance is below this.

@@ -72,8 +72,8 @@ def remarks(sample: Rollouts) -> list[str]:
         found.append(f"units rolled out in the course of a period, all of which counts as treated: {sample.within:,}")
     if sample.matrix is not None:
         first = sample.axis.labels[int(sample.start[sample.start > 0].min())]
-        names = ", ".join(visible(name, 60) for name in dict.fromkeys(sample.matrix.column))
-        found.append(f"adjusted for what units were like on average before {first}, the first rollout: {names}")
+        if names := ", ".join(visible(name, 60) for name in dict.fromkeys(sample.matrix.column)):
+            found.append(f"adjusted for what units were like on average before {first}, the first rollout: {names}")
         for name, n in sample.at_mean.items():
             found.append(f"units without a value of {visible(name, 60)} before that, which are given its mean: {n:,}")
         if sample.matrix.left_out:

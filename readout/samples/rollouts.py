@@ -28,10 +28,11 @@ from readout.samples.panel import CELLS, EPOCH, PLACE_HIGH, PLACE_LOW, US, Matri
 from readout.spec.designs import DiD
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
 from readout.terms import Term
 from readout.text import visible
 
-ADJUST, ADJUST_ROWS, TEXT_LOW, TEXT_HIGH = "adjust ", "adjust rows ", "adjust first ", "adjust last "
+ADJUST, ADJUST_ROWS, TEXT_LOW, TEXT_HIGH = "adjust ", "adjusted rows ", "adjusted first ", "adjusted last "
 EARLY, LATE, UNDATED = "rollout first", "rollout last", "rollout none"
 CARRIED = "carried out"
 MISSING, ENOUGH = " is missing", 10
@@ -108,7 +109,7 @@ class Rollouts(UnitPeriods):
         self._require_constant(("design", "rollout"), self.design.rollout, apart.to_numpy(), early, late)
         self.start = np.array([self._position(value) for value in early.to_list()], dtype=np.intp)
         self.within = int(self._inside(early))
-        self._require_comparison(undated.to_numpy() > 0)
+        self._require_comparison()
         self._require_room()
         self.clusters = self._places()
         self.matrix = self._adjusters() if self.design.adjust else None
@@ -149,36 +150,42 @@ class Rollouts(UnitPeriods):
             return f"{EPOCH + value * US:%Y-%m-%d %H:%M} UTC"
         return f"{value:g}" if isinstance(value, float) else repr(visible(str(value), 40))
 
-    def _require_comparison(self, undated: np.ndarray) -> None:
+    def _require_comparison(self) -> None:
         """Refuse a panel in which nobody starts, or nobody is left to compare with.
 
         Raises:
             LogError: Why, with the counts.
         """
-        n, t = len(self.units), self.axis.n
-        throughout, starting, never = self.start == 0, (self.start > 0) & (self.start < t), self.start == t
-        at = ("design", "rollout")
-        said = (
-            f"{n:,} units over {t:,} period{'s' * (t != 1)}: {int(throughout.sum()):,} treated from the first period "
-        )
-        said += f"on, {int(starting.sum()):,} that start later, {int(never.sum()):,} not treated in the window"
-        problem = None
+        t = self.axis.n
+        sides = (self.start == 0, (self.start > 0) & (self.start < t), self.start == t)
+        throughout, starting, never = (int(side.sum()) for side in sides)
+        starts = len(np.unique(self.start[sides[1]]))
+        said = f"{len(self.units):,} units over {t:,} period{'s' * (t != 1)}: {throughout:,} treated from the first "
+        said += f"period on, {starting:,} that start later, {never:,} not treated in the window"
+        alone = never == 0 and (starts < 2 or self.method == "two_by_two" or self._design_never())
+        at: KeyPath = ("design", "rollout")
         if t < 2:
+            at, why = ("design", "period"), f"a change needs two periods; {said}"
             hint = "widen the window, or take a shorter design.period"
-            problem = self._spec.source.problem(("design", "period"), f"a change needs two periods; {said}", hint)
-        elif not starting.any():
+        elif not starting:
+            why = f"no unit starts treatment after the first period; {said}"
             hint = "widen the window to before the rollout; rollout is a unit's first treated period, null: never"
-            problem = self._spec.source.problem(at, f"no unit starts treatment after the first period; {said}", hint)
-        elif not never.any() and (self.design.controls == "never" or len(np.unique(self.start[starting])) < 2):
-            later = "; units that start later can stand for them: design.controls: not_yet" * (
-                len(np.unique(self.start[starting])) > 1 and self.method == "callaway_santanna"
-            )
-            hint = f"null in the column {visible(self.design.rollout)!r} means never{later}"
-            if self.method == "event_study" and len(np.unique(self.start[starting])) > 1:
-                return
-            problem = self._spec.source.problem(at, f"no unit stays untreated; {said}", hint)
-        if problem is not None:
-            raise LogError([problem])
+        elif alone:
+            why = f"no unit stays untreated; {said}"
+            hint = f"null in the column {visible(self.design.rollout)!r} means never"
+            hint += ", and 0 does not" * (self._length is None and throughout > 0)
+            if starts > 1 and self.method == "callaway_santanna":
+                hint += "; units that start later can stand for them: design.controls: not_yet"
+        elif self.method == "two_by_two" and starts > 1:
+            at, why = ("estimator", "method"), f"two_by_two takes one start, and units start in {starts:,} periods"
+            hint = "callaway_santanna takes several starts"
+        else:
+            return
+        raise LogError([self.spec.source.problem(at, why, hint)])
+
+    def _design_never(self) -> bool:
+        """Whether only units that are never treated stand for the untreated; an event study takes the last to start."""
+        return self.design.controls == "never" and self.method != "event_study"
 
     def _require_room(self) -> None:
         """Refuse what would not fit in memory: each unit's influence on every rollout's periods.
