@@ -211,6 +211,9 @@ def test_logs_that_carry_no_comparison_are_refused_in_words(world: Any, frame: p
     everybody = frame.filter(pl.col("from").is_not_null())
     assert "no unit stays untreated" in refused(world, everybody, {})[1]
     assert run(world, everybody, {"design.controls": "not_yet"})["metrics"][0]["estimate"] is not None
+    assert "two_by_two takes one start" in refused(world, frame, {"estimator": "two_by_two"})[1]
+    broken = frame.with_columns(tokens=pl.when(pl.col("user") == "u001").then(float("nan")).otherwise("tokens"))
+    assert "design.adjust.0: holds NaN" in refused(world, broken, {"design.adjust": ["tokens"]})[1]
     one = frame.filter(pl.col("user") == "u001")
     assert refused(world, one, {})[0] == 3
     assert "a change needs two periods" in refused(world, frame, {"design.period": "365d"})[1]
@@ -223,6 +226,14 @@ def test_logs_that_carry_no_comparison_are_refused_in_words(world: Any, frame: p
         ({"design.treatment": ["new", "newer"]}, "several treatments"),
         ({"estimator": "two_by_two", "design.controls": "not_yet"}, "not_yet does not combine with two_by_two"),
         ({"decision.looks": "sequential"}, "did has no always-valid intervals"),
+        (
+            {
+                "design.control": None,
+                "design.treatment": None,
+                "metrics.u": {"column": "ms", "on": "untreated", "better": "lower"},
+            },
+            "'untreated' needs design.treatment",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused_at_its_key(world: Any, frame: pl.DataFrame, changes: Any, said: str) -> None:
@@ -352,3 +363,14 @@ def test_the_memo_leads_with_what_must_be_true_and_draws_time_since_the_rollout(
     figure = written[0]["event_study.svg"].decode()
     assert "latency: effect by days since the rollout" in figure
     assert "marked: provider incident" in figure
+
+
+def test_the_starter_runs_on_its_bundled_log(world: Any) -> None:
+    spec = world.folder / "starter.yaml"
+    assert world.command("init", "--design", "did", "--out", spec).code == 0
+    outcome = world.command(
+        "run", spec, "--out", world.out, "--no-figures", "--as-of", "2026-11-03", "--format", "json"
+    )
+    assert outcome.code == 0
+    assert metric(outcome.json, "ttft")["estimate"] is not None
+    assert world.command("check", spec, "--as-of", "2026-11-03").code == 0
