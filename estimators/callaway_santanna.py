@@ -50,6 +50,7 @@ def callaway_santanna(
     base: str = "varying",
     aggregate: str = "simple",
     small: int = 0,
+    unbiased: bool = False,
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Estimate:
@@ -61,7 +62,8 @@ def callaway_santanna(
         base: ``varying`` or ``universal``, as in ``group_time``; it changes effects before treatment only.
         aggregate: ``simple``: over treated cohort-periods; ``dynamic``: the mean over event times from 0 on;
             ``group``: over cohorts, each averaged over its treated periods; ``calendar``: the mean over periods.
-        small: As in ``group_time``: cohorts of fewer groups vary as their controls do.
+        small, unbiased: As in ``group_time``: cohorts of fewer groups vary as their controls do; variances are divided
+            by one less than the groups.
         alpha: Level; intervals and bands are at ``1 - alpha``.
         seed: Seed of the simultaneous bands.
 
@@ -79,7 +81,7 @@ def callaway_santanna(
     """
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate must be one of {AGGREGATES}")
-    cells = group_time(panel, controls=controls, base=base, small=small)
+    cells = group_time(panel, controls=controls, base=base, small=small, unbiased=unbiased)
     codes, clustered_by = cells.panel.error_groups()
     cohort, n_groups = cells.cohorts(codes), int(codes.max()) + 1
     events = averages_by_event_time(cells, codes)

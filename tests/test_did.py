@@ -298,7 +298,7 @@ def test_what_is_adjusted_for_is_from_before_the_first_rollout(world: Any, frame
     facts = before.group_by("user").agg(pl.col("tokens").mean(), pl.col("tier").first()).sort("user")
     tokens = facts["tokens"]
     x = np.column_stack([tokens.fill_null(tokens.mean()), facts["tier"] == "pro"]).astype(float)
-    wanted = callaway_santanna(Panel(y, np.minimum(first, DAYS), x))
+    wanted = callaway_santanna(Panel(y, np.minimum(first, DAYS), x), unbiased=True)
     assert metric(document, "latency")["estimate"] == pytest.approx(wanted.estimate, rel=1e-8)
     assert metric(document, "latency")["std_error"] == pytest.approx(wanted.std_error, rel=1e-8)
     assert any("adjusted for what units were like on average before 2026-10-10" in note for note in document["notes"])
@@ -307,6 +307,17 @@ def test_what_is_adjusted_for_is_from_before_the_first_rollout(world: Any, frame
     code, message = refused(world, varying, {"design.adjust": ["tier"]})
     assert code == 3
     assert "column 'tier' varies within 60 of 60 units" in message
+
+
+@pytest.mark.parametrize("units", [60, 80])
+def test_errors_are_the_packages_from_twenty_units_a_start_on(world: Any, units: int) -> None:
+    from estimators import callaway_santanna
+    from estimators.panel import Panel
+
+    frame = log(units=units)
+    y, first = wide(frame, pl.col("ms").mean())
+    found = callaway_santanna(Panel(y, np.minimum(first, DAYS)), unbiased=units < 80)
+    assert metric(run(world, frame), "latency")["std_error"] == pytest.approx(found.std_error, rel=1e-8)
 
 
 def test_units_that_are_away_and_values_that_are_null(world: Any, frame: pl.DataFrame) -> None:

@@ -36,6 +36,8 @@ ADJUST, ADJUST_ROWS, TEXT_LOW, TEXT_HIGH = "adjust ", "adjusted rows ", "adjuste
 EARLY, LATE, UNDATED = "rollout first", "rollout last", "rollout none"
 CARRIED = "carried out"
 MISSING, ENOUGH = " is missing", 10
+# From so many units that start together on, dividing their variance by one less changes an error by under 3 %.
+FEW = 20
 # Numbers that are held at once for the influence of every unit on every cohort and period.
 MOST_NUMBERS = 120_000_000
 
@@ -277,10 +279,23 @@ class Rollouts(UnitPeriods):
         if self.method == "event_study":
             self._require_company(panel)
             return event_study(panel, alpha=alpha, seed=self._seed)
-        aggregate = str(self._spec.estimator.options["aggregate"])
         return callaway_santanna(
-            panel, controls=self.design.controls, aggregate=aggregate, small=SMALL, alpha=alpha, seed=self._seed
+            panel,
+            controls=self.design.controls,
+            aggregate=str(self.spec.estimator.options["aggregate"]),
+            small=SMALL,
+            unbiased=self._few(panel),
+            alpha=alpha,
+            seed=self._seed,
         )
+
+    @staticmethod
+    def _few(panel: Panel) -> bool:
+        """Whether some start has so few independent units that the paper's errors are clearly too small."""
+        used = panel.comparable()
+        codes, _ = used.error_groups()
+        sizes = np.bincount(used.cohorts(codes))
+        return bool(sizes[sizes > 0].min() < FEW)
 
     def by_event_time(self, term: Term) -> Effects:
         """Effects by periods since the start, all relative to the last one before it.

@@ -54,6 +54,14 @@ def test_large_cohorts_are_left_as_they_are() -> None:
     assert (ours[ours > 0.0] > 1.0).all()
 
 
+def test_variances_may_be_divided_by_one_less() -> None:
+    y = np.random.default_rng(5).normal(size=(18, 2))
+    found = callaway_santanna(Panel(y, np.array([1] * 6 + [2] * 12)), unbiased=True)
+    change = y[:, 1] - y[:, 0]
+    welch = math.sqrt(change[:6].var(ddof=1) / 6 + change[6:].var(ddof=1) / 12)
+    assert found.std_error == pytest.approx(welch, rel=1e-12)
+
+
 def test_one_control_tells_nothing() -> None:
     with pytest.raises(EstimationError, match="nothing tells how they vary"):
         callaway_santanna(Panel(np.array([[0.0, 1.0], [0.0, 2.0]]), np.array([1, 2])), small=5)
