@@ -242,7 +242,19 @@ def _design(facts: Facts, kinds: Sequence[str]) -> list[Match]:
 def _narrower(facts: Facts, _: bool) -> list[Match]:
     said = narrower(facts.evidence.spec)
     asked = facts.evidence.spec.decision.frame
-    return [Match("frame", said, f"the frame {asked} asks for more than the design tells: {said}")] if said else []
+    found = [Match("frame", said, f"the frame {asked} asks for more than the design tells: {said}")] if said else []
+    return found + _left_out(facts)
+
+
+def _left_out(facts: Facts) -> list[Match]:
+    """That rows were left out for want of overlap, so that the effect is of the others."""
+    label = facts.evidence.arms[facts.arm]
+    share = max((c.details.get("trimmed", {}).get(label, 0.0) for c in facts.checks), default=0.0)
+    if not share:
+        return []
+    what = "the caliper" if facts.evidence.sample.method == "matching" else "trimming"
+    said = f"{what} left out {numbers.percent(share)} of the rows, and the effect is of the others"
+    return [Match(what, said, said)]
 
 
 def _unproven(facts: Facts, kinds: Sequence[str]) -> list[Match]:

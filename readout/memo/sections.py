@@ -60,6 +60,8 @@ def comparison(readout: Readout) -> list[str]:
 def _estimand(readout: Readout) -> str:
     estimand, method = readout.design.get("estimand"), readout.design.get("method")
     shown = markdown(words.estimand(str(estimand))) if estimand else ""
+    if any((readout.diagnostics.get("trimmed") or {}).values()):
+        shown += " among the rows that " + ("have a match" if method == "matching" else "were not trimmed")
     if not method or not words.estimated(readout.metrics):
         return shown
     return f"{shown} by {name(str(method))}" if shown else f"by {name(str(method))}"

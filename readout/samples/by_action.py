@@ -233,6 +233,12 @@ class ByAction:
 
     def remarks(self) -> list[str]:
         notes = [self._held.said] if self._held.said else []
+        asked = getattr(self._spec.design, "estimand", None)
+        if asked not in (None, self._how.estimand):
+            notes.append(
+                f"{asked} was asked for: the partially linear model of dml tells it only where the effect is the same "
+                "for all, and else the effect weighted by overlap; estimator: {method: dml, model: irm} tells it"
+            )
         if self._adjust.unasked:
             inputs = ", ".join(visible(name, 60) for name in self._adjust.unasked)
             notes.append(f"adjusted for besides state and features, since the policy looks at it: {inputs}")

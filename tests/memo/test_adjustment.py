@@ -95,6 +95,8 @@ def test_of_a_share_the_e_value_is_given(world):
         ({"estimator": {"folds": 2, "repeats": 3}}, "This was done 3 times with other parts, and results are medians"),
         ({"estimator": "ipw"}, "One model, that of the action (logit), was fitted 5 times"),
         ({"estimator": {"trim": 0.3}}, "Trimming (0.3) left out"),
+        ({"estimator": {"trim": 0.3}}, "average effect on what was treated (ATT) among the rows that were not trimmed"),
+        ({"estimator": {"trim": 0.3}}, "of the rows, and the effect is of the others"),
         (
             {"estimator": "matching"},
             "Each row stands beside the nearest row of the other action by mahalanobis distance",
@@ -110,6 +112,12 @@ def test_of_a_share_the_e_value_is_given(world):
 )
 def test_every_choice_is_told(world, changes, said):
     assert said in memo(world, changes)[0]
+
+
+def test_an_estimand_that_the_method_cannot_tell_is_not_claimed(world):
+    _, found = memo(world, {"estimator": "dml"})
+    assert found["design"]["estimand"] == "overlap"
+    assert any(note.startswith("att was asked for") for note in found["notes"])
 
 
 def test_the_same_log_in_another_order_gives_the_same_memo_and_figures(world):
