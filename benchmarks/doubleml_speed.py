@@ -81,7 +81,8 @@ def doubleml(folder: Path, learners: str) -> tuple[float, float]:
         from estimators.penalised import PATH
 
         n = len(d) * (FOLDS - 1) / FOLDS
-        outcome, propensity = RidgeCV(n / 2 * PATH), LogisticRegressionCV(Cs=1.0 / (n * PATH), cv=FOLDS - 1)
+        outcome = RidgeCV(n / 2 * PATH)
+        propensity = LogisticRegressionCV(Cs=1.0 / (n * PATH), cv=FOLDS - 1, scoring="neg_log_loss")
     else:
         outcome, propensity = Ridge(1.0), LogisticRegression(C=1.0, solver=learners)
     model = irm(x, y, d, outcome, propensity).fit()

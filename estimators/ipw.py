@@ -1,7 +1,10 @@
 """Inverse probability weighting with weights normalised in each arm (Hajek).
 
 Estimand, what must hold and the source papers: ``estimators/potential_means.py``. Right where the propensity is: unlike
-``aipw`` nothing mends a propensity that is wrong, so that a cross-validated penalty is replaced by a light one.
+``aipw`` nothing mends a propensity that is wrong, so that a cross-validated penalty is replaced by a light one. A
+boosted propensity leaves bias that shrinks slowly: at 600 rows 0.6 to 1.6 of the estimate's spread, with errors 1.3 to
+1.5 times that spread, so that 90 to 98 % of intervals covered where those of ``aipw`` on the same trees did in 94 to
+96 % (52 draws); take ``aipw`` there.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ each other. Weights are normalised in each arm (Hajek). The methods:
   Zhao (1994); cross-fitted, Chernozhukov et al. (2018), eq. 5.3 and 5.4; overlap: Li, Morgan and Zaslavsky (2018) with
   augmentation. Right where the propensity or the outcome models are; its first-order error does not hang on theirs.
 - ``ipw``: the weighted mean of the arm. Its error has the part that comes of fitting the propensity; with boosting
-  the propensity is taken as known, which errs to the wide side (Hirano, Imbens and Ridder 2003).
+  the propensity is taken as known, which makes the error too wide (Hirano, Imbens and Ridder 2003), and nothing
+  corrects what the trees miss: see ``estimators/ipw.py``.
 - ``outcome_regression``: predictions averaged over people; its error has the part that comes of fitting the models.
 
 Errors are of influences summed by unit, ``sqrt(G / (G - 1) * sum(S_g^2)) / n``, against t with ``G - 1`` degrees of
