@@ -184,6 +184,12 @@ def test_a_cutoff_that_does_not_decide_alone_pauses(world: Any) -> None:
     assert silent.decision.headline.startswith("Ship 'tokens >= 2000' to those near the cutoff")
 
 
+def test_a_cutoff_that_is_stated_a_little_off_is_seen(world: Any) -> None:
+    found = check(read(world, log(), design__cutoff=CUTOFF + 20), "treatment_start")
+    assert (found.status, found.action) == ("fail", "pause")
+    assert "is the cutoff elsewhere? the treatment begins at 2,00" in found.message
+
+
 def test_sorting_across_the_cutoff_is_seen(world: Any) -> None:
     frame = log()
     near = (pl.col("tokens") < CUTOFF) & (pl.col("tokens") > CUTOFF - 200)
@@ -344,6 +350,9 @@ def test_the_starter_runs_and_finds_what_the_bound_does(tmp_path: Path) -> None:
     spec.write_text(starter("rdd"))
     found, _ = pipeline.run(spec, out=tmp_path, as_of=AS_OF, figures=False)
     assert found.metrics[0].verdict == "worse"
+    log = pl.read_parquet(Path(__file__).parents[1] / "sample_logs" / "router_rct.parquet")
+    routed = log.filter((pl.col("arm") == "premium") & (pl.col("intended_action") == "premium"))
+    assert found.design["cutoff"] == routed["prompt_tokens"].max() + 1  # type: ignore[operator]
     assert check(found, "first_stage").value > 100  # type: ignore[operator]
     assert not [c.name for c in found.checks if c.family == "identification" and c.status == "fail"]
 

@@ -38,6 +38,9 @@ SEEN = 2.8
 PART = 0.1
 # A level or a flag on fewer rows than this, or on all but so few, is not compared: its jump has no normal error.
 FEWEST = 50
+# So many rows next to the cutoff, on either side, follow it but for this share: a cutoff that is stated a little off is
+# wrong there alone.
+NEAREST, NEAREST_SHARE = 50, 0.1
 # Different values of the running variable near the cutoff, on either side, below which its density is not tested: with
 # fewer the test fires too often where nobody sorts.
 NEAR = 30
@@ -73,7 +76,25 @@ def treatment_start(evidence: Evidence) -> Check:
     if value > limit:
         message += ": the cutoff does not decide alone; say design.fuzzy: true if it makes treatment likelier"
         return Check(name, "assignment", "fail", message, value=value, threshold=limit, action="pause")
+    if (near := _near_share(sample.running[known] - sample.cutoff, takeup[known])) > NEAREST_SHARE:
+        message += f", but on {percent(near)} of the {NEAREST} rows nearest on a side: is the cutoff elsewhere?"
+        message += _begins(sample.running[known], takeup[known])
+        return Check(name, "assignment", "fail", message, value=near, threshold=NEAREST_SHARE, action="pause")
     return Check(name, "assignment", "pass", message, value=value, threshold=limit)
+
+
+def _near_share(at: Vector, takeup: Vector) -> float:
+    """Share of the rows nearest to the cutoff, on the worse side, whose action is not their side's."""
+    sides = ((takeup[at < 0.0] == 1.0)[-NEAREST:], (takeup[at >= 0.0] == 0.0)[:NEAREST])
+    return max((float(wrong.mean()) for wrong in sides if len(wrong)), default=0.0)
+
+
+def _begins(x: Vector, takeup: Vector) -> str:
+    """From where on the treatment ran, where one value parts the rows."""
+    if not (takeup == 1.0).any() or not (takeup == 0.0).any():
+        return ""
+    first, last = float(x[takeup == 1.0].min()), float(x[takeup == 0.0].max())
+    return f" the treatment begins at {number(first, 6)}" if last < first else ""
 
 
 def density(evidence: Evidence) -> Check:

@@ -18,7 +18,7 @@ _PANEL, _GAP, _ABOVE, _BELOW = 2.5, 0.5, 0.72, 0.52  # inches
 _NORMAL: Final = 1.96
 _SIDES: Final = {"below": (MUTED, "o"), "above": (BLUE, "s")}
 _SHADE: Final = "#f0f0f0"
-_NOTE: Final = "Means in bins, bars 95 % of each bin's rows alone. Lines fitted within the bandwidth (shaded);"
+_NOTE: Final = "Means in bins with 95 % bars; lines fitted within the bandwidth (shaded);"
 TITLE: Final = "Discontinuity at the cutoff"
 _GAP_IS: Final = "the effect is their gap at the cutoff"
 

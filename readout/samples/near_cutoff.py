@@ -20,8 +20,9 @@ from readout.text import visible
 
 # Clusters on a side below which errors by cluster come out too small, and values below which a line rests on few.
 FEW_CLUSTERS, FEW_VALUES = 30, 20
-# The figure shows this many bandwidths on either side, in at most so many bins each.
-REACH, BINS = 3.0, 25
+# The figure shows this many bandwidths on either side, in at most so many bins each; take-up, which may not vary at all
+# on a side, in a fixed number.
+REACH, BINS, TAKEUP_BINS = 3.0, 25, 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,16 @@ def shown(design: RDD, points: Points, term: Term, found: Estimate, how: Mapping
     drawn: dict[str, Any] = {"metric": term.name, "running": design.running, "cutoff": design.cutoff, **bandwidth}
     drawn |= _drawn(design, points.y, points.x, bandwidth, how)
     if points.takeup is not None:
-        drawn |= {f"takeup_{k}": v for k, v in _drawn(design, points.takeup, points.x, bandwidth, how).items()}
+        takeup = _drawn(design, points.takeup, points.x, bandwidth, how, TAKEUP_BINS)
+        drawn |= {f"takeup_{name}": value for name, value in takeup.items()}
     return {**out, "discontinuity": drawn}
 
 
-def _drawn(design: RDD, y: Vector, x: Vector, bandwidth: Mapping[str, float], how: Mapping[str, Any]) -> dict[str, Any]:
+def _drawn(
+    design: RDD, y: Vector, x: Vector, bandwidth: Mapping[str, float], how: Mapping[str, Any], count: int | None = None
+) -> dict[str, Any]:
     """Bins of the rows near the cutoff, and the curves of the two sides."""
     near = np.abs(x - design.cutoff) <= REACH * max(bandwidth.values())
-    bins = binned_means(y[near], x[near], cutoff=design.cutoff, most=BINS)
+    bins = binned_means(y[near], x[near], cutoff=design.cutoff, bins=count, most=BINS)
     curves = fitted_curves(y, x, h=bandwidth["h"], cutoff=design.cutoff, order=how["order"], kernel=how["kernel"])
     return {"bins": [asdict(one) for one in bins], "curves": [asdict(one) for one in curves]}
