@@ -38,7 +38,7 @@ FAMILIES = {"obs": quasi_observational, "panel": quasi_panels, "iv": quasi_instr
 DESIGNS = {row.name: row for world in FAMILIES.values() for row in world.designs()}
 BROKEN = {row.name: row for world in FAMILIES.values() for row in world.broken()}
 # Multiples of the size of one standard error at which the power is looked at, and experiments for each.
-REACH, FOR_POWER, POWER = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0), 400, 0.8
+REACH, FOR_POWER, POWER = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 300, 0.8
 # A bias of this part of a standard error takes half a point off the coverage.
 BIASED = 0.2
 
@@ -188,7 +188,7 @@ def study_broken(name: str, experiments: int, further: int) -> Seen:
     return seen
 
 
-def pilot(name: str, experiments: int = 200) -> float:
+def pilot(name: str, experiments: int = 500) -> float:
     """The size of the failure that biases the estimate by one standard error, by secants on the same draws."""
     row = BROKEN[name]
     low, high = row.holds, row.size
@@ -201,7 +201,7 @@ def pilot(name: str, experiments: int = 200) -> float:
 
     at_low, at_high = 0.0, biased(high)
     for _ in range(5):
-        if abs(at_high - 1.0) < 0.02 or at_high == at_low:
+        if abs(at_high - 1.0) < 0.03 or at_high == at_low:
             break
         step = high + (1.0 - at_high) * (high - low) / (at_high - at_low)
         low, at_low, high = high, at_high, min(max(step, high / 3.0), 3.0 * high)
@@ -278,7 +278,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=1000)
-    parser.add_argument("--further", type=int, default=5000)
+    parser.add_argument("--further", type=int, default=3000)
     parser.add_argument("--only")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--plan", action="store_true")

@@ -32,6 +32,8 @@ from estimators.local_polynomial import Matrix, Side, Vector
 from estimators.rdd_bandwidth import optimal_bandwidth
 from estimators.rdd_fits import Fits, Jump, fit_sides, split
 
+_FARTHEST = 700.0  # log ratios beyond it overflow
+
 
 def local_linear(
     outcome: ArrayLike,
@@ -227,6 +229,8 @@ def _of_compliers(
 def relative_of(found: Jump, ratio: float, logs: bool, alpha: float) -> Relative:
     """A ratio less one, from the ratio itself or from its logarithm."""
     low, high = t_interval(found.corrected, found.std_error, math.inf, alpha)
+    if logs and low >= _FARTHEST:
+        return Relative(ratio - 1.0, reason="control's value is too near 0 for an interval of the log ratio")
     if logs:
-        return Relative(ratio - 1.0, math.expm1(low), math.expm1(high) if high < 700.0 else None)
+        return Relative(ratio - 1.0, math.expm1(low), math.expm1(high) if high < _FARTHEST else None)
     return Relative(ratio - 1.0, low - 1.0, high - 1.0)

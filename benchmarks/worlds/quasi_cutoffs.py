@@ -142,9 +142,9 @@ WIDE = Asked(
 def elsewhere(rng: Rng, size: float) -> Seen:
     """The outcome jumps at another place too, which the bandwidth takes in."""
     x = running(rng)
-    y = curve(x) + 0.5 * (x >= 0.0) + size * (x >= 0.15) + 0.5 * rng.normal(size=ROWS)
+    y = curve(x) + 0.5 * (x >= 0.0) + size * (x >= 0.25) + 0.5 * rng.normal(size=ROWS)
     told = placebo_cutoffs(y, x, variance=VARIANCE)
-    return reading(local_linear(y, x), 0.5), {"placebo": _any(told)}
+    return reading(local_linear(y, x, h=0.5), 0.5), {"placebo": _any(told)}
 
 
 def broken() -> Iterator[Broken]:
@@ -167,6 +167,6 @@ def broken() -> Iterator[Broken]:
         0.721, too_wide, level={"bandwidth_sensitivity": 5.0},
     )  # fmt: skip
     yield Broken(
-        "the mean is smooth: it jumps at another place too", "local_linear",
-        {"placebo": "Holm-adjusted p < 0.05 at six other cutoffs"}, 1.5, elsewhere, level={"placebo": 5.0},
+        "the mean is smooth: it jumps at 0.25 too", "local_linear, bandwidth 0.5",
+        {"placebo": "Holm-adjusted p < 0.05 at six other cutoffs"}, 0.5, elsewhere, level={"placebo": 5.0},
     )  # fmt: skip

@@ -184,3 +184,13 @@ def test_no_relative_effect_without_a_positive_control_or_a_whole_take_up() -> N
     shares = local_linear(**{**data, "takeup": 0.9 * data["takeup"]})
     assert shares.relative is None
     assert "not 0 or 1" in shares.relative_reason
+
+
+def test_a_bent_control_next_to_zero_has_no_interval_of_the_ratio() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1.0, 1.0, 400)
+    y = (x >= 0.0) - x**2 + 0.01 * rng.normal(size=400)
+    found = local_linear(y - local_linear(y, x, h=0.8).control_value + 1e-6, x, h=0.8)
+    assert found.relative == pytest.approx(found.estimate / found.control_value, rel=1e-9)
+    assert (found.relative_ci_low, found.relative_ci_high) == (None, None)
+    assert "too near 0" in found.relative_reason
