@@ -222,10 +222,10 @@ def broken() -> Iterator[Broken]:
     time = np.arange(PERIODS, dtype=np.float64)
     test, joint = {"pre_trend": "p < 0.05, four periods jointly"}, {"pre_trend": 5.0}
     for assumption, size, shape, note in (
-        ("parallel trends: the treated drift away on a straight line", 0.0743, time - START, ""),
-        ("no anticipation: the treated move one period early", 0.221, (time == START - 1).astype(np.float64), ""),
+        ("parallel trends: the treated drift away on a straight line", 0.0706, time - START, ""),
+        ("no anticipation: the treated move one period early", 0.208, (time == START - 1).astype(np.float64), ""),
         (
-            "parallel trends: the treated drift away from the rollout on", 0.0681, np.maximum(time - START + 1, 0.0),
+            "parallel trends: the treated drift away from the rollout on", 0.0704, np.maximum(time - START + 1, 0.0),
             "nothing before the rollout can tell: no check sees it",
         ),
     ):  # fmt: skip
@@ -237,9 +237,9 @@ def broken() -> Iterator[Broken]:
             "pre_period_fit": "the worst fit before the rollout of 21",
             "placebo": "p ≤ 0.05 of an earlier rollout, a rank among 21",
         },
-        0.5, unspanned, level={"pre_period_fit": rank, "placebo": rank},
+        0.602, unspanned, level={"pre_period_fit": rank, "placebo": rank},
     )  # fmt: skip
     early = "nothing else happened to the treated: its level shifts five periods early"
     in_time = {"placebo": "p ≤ 0.05 of a rollout five periods earlier"}
-    yield Broken(early, "synthetic_control", in_time, 1.62, shifted(synthetic_control), level={"placebo": rank})
+    yield Broken(early, "synthetic_control", in_time, 2.06, shifted(synthetic_control), level={"placebo": rank})
     yield Broken(early, "synthetic_did", in_time, 2.69, shifted(synthetic_did), level={"placebo": 5.0})
