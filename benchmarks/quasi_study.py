@@ -305,16 +305,35 @@ def main() -> None:
     print(f"{seconds / 60:.1f} minutes of processor time")
     if given.write:
         how = f"{given.experiments:,} experiments a row; {seconds / 60:.0f} minutes of one core.\n"
-        write(given.write, tables[0] + "\n" + how, tables[1])
+        write(given.write, tables[0] + "\n" + how, tables[1], part=given.only is not None)
 
 
-def write(page: Path, *sections: str) -> None:
-    """Puts what was measured between the page's marks."""
+def write(page: Path, *sections: str, part: bool = False) -> None:
+    """Puts what was measured between the page's marks; ``part``: in place of the same rows only."""
     text = page.read_text(encoding="utf-8")
     for mark, section in zip(MARKS, sections, strict=True):
         before, rest = text.split(f"<!-- {mark} -->")
-        text = f"{before}<!-- {mark} -->\n\n{section}\n<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
+        old, after = rest.split(f"<!-- /{mark} -->")
+        new = merged(old.strip("\n"), section.strip("\n")) if part else section.strip("\n")
+        text = f"{before}<!-- {mark} -->\n\n{new}\n\n<!-- /{mark} -->{after}"
     page.write_text(text, encoding="utf-8")
+
+
+def merged(old: str, new: str) -> str:
+    """A section with the rows of another in place of its own; a row is known by its first two cells."""
+    taken = {key: lines for key, lines in _rows(new) if key.startswith("| ")}
+    return "\n".join(line for key, lines in _rows(old) for line in taken.get(key, lines))
+
+
+def _rows(section: str) -> list[tuple[str, list[str]]]:
+    """Rows with the lines that go on with ditto marks, and single lines outside the table."""
+    found: list[tuple[str, list[str]]] = []
+    for i, line in enumerate(section.splitlines()):
+        if line.startswith("| ″"):
+            found[-1][1].append(line)
+        else:
+            found.append(("|".join(line.split("|")[:3]) if line.startswith("| ") else f"line {i}", [line]))
+    return found
 
 
 if __name__ == "__main__":

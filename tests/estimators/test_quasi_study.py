@@ -92,3 +92,9 @@ def test_a_page_is_written_between_its_marks(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.startswith("a\n<!-- calibration -->\n\nfirst\n\n<!-- /calibration -->\nb\n")
     assert text.endswith("<!-- broken -->\n\nsecond\n\n<!-- /broken -->\nc\n")
+
+
+def test_rows_measured_again_take_the_place_of_their_own() -> None:
+    old = "| a | b | c |\n|---|---|---|\n| 1 | x | old |\n| ″ | | old |\n| 2 | x | old |\n\n5 minutes"
+    new = "| a | b | c |\n|---|---|---|\n| 1 | x | new |\n| ″ | | new |\n\n1 minute"
+    assert study.merged(old, new) == old.replace("| 1 | x | old |\n| ″ | | old |", "| 1 | x | new |\n| ″ | | new |")
