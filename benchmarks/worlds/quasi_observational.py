@@ -17,16 +17,13 @@ from benchmarks.worlds.quasi_logs import Asked, asked_of
 from estimators import (
     Estimate,
     aipw,
-    balance_table,
     dml,
     ipw,
     match,
     matching,
     nuisances,
     outcome_regression,
-    potential_means,
 )
-from estimators.balance_table import largest
 
 ROWS, UNITS = 500, 200
 TO_TREATMENT = np.array([0.7, -0.4])
@@ -149,28 +146,31 @@ def unlike(rng: Rng, size: float) -> tuple[Reading, Mapping[str, bool]]:
     certain = x[:, 0] > np.quantile(x[:, 0], 1.0 - size) if size else np.zeros(ROWS, dtype=bool)
     d = (rng.random(ROWS) < np.where(certain, 1.0, expit(0.5 * x[:, 0]))).astype(np.float64)
     y = x[:, 0] + 0.4 * x[:, 0] ** 2 + 0.5 * x[:, 1] + d + rng.normal(size=ROWS)
-    log = {"y": y, "x1": x[:, 0], "x2": x[:, 1], "executed": np.where(d == 1.0, "b", "a")}
-    found, said = asked_of(OBSERVED, log, ("overlap", "weight_concentration"))
+    found, said = asked_of(_spec("aipw", "ate"), _log(x, d, y), ("overlap", "weight_concentration"))
     return reading(found, 1.0), {name: status == "fail" for name, status in said.items()}
-
-
-OBSERVED = Asked(
-    {
-        "logs": {"path": "log.parquet", "columns": {"executed": "executed", "features": ["x1", "x2"]}},
-        "design": {"kind": "observational", "control": "a", "treatment": "b", "estimand": "ate"},
-        "metrics": {"y": {"column": "y", "role": "primary", "better": "higher"}},
-    }
-)
 
 
 def bent(rng: Rng, size: float) -> tuple[Reading, Mapping[str, bool]]:
     """The outcome follows a curve of x1 that the straight line of the method does not have."""
     x, d, y = rows(rng, bent=size)
-    shared = nuisances(d, x)
-    found = outcome_regression(y, shared, estimand="att")
-    control, treatment = potential_means(y, shared.light, method="ipw", estimand="att")[0].weights.arms
-    after = largest(balance_table(x, d, np.where(d == 1.0, treatment, control)))[1]
-    return reading(found, truth("att")), {"covariate_balance": after is None or after > 0.1}
+    found, said = asked_of(_spec("outcome_regression", "att"), _log(x, d, y), ("covariate_balance",))
+    return reading(found, truth("att")), {"covariate_balance": said["covariate_balance"] == "warn"}
+
+
+def _log(x: Matrix, d: Vector, y: Vector) -> Mapping[str, Any]:
+    return {"y": y, "x1": x[:, 0], "x2": x[:, 1], "executed": np.where(d == 1.0, "b", "a")}
+
+
+@cache
+def _spec(method: str, estimand: str) -> Asked:
+    return Asked(
+        {
+            "logs": {"path": "log.parquet", "columns": {"executed": "executed", "features": ["x1", "x2"]}},
+            "design": {"kind": "observational", "control": "a", "treatment": "b", "estimand": estimand},
+            "estimator": {"method": method},
+            "metrics": {"y": {"column": "y", "role": "primary", "better": "higher"}},
+        }
+    )
 
 
 def broken() -> Iterator[Broken]:
@@ -187,6 +187,6 @@ def broken() -> Iterator[Broken]:
     )  # fmt: skip
     yield Broken(
         "the outcome model is right: the outcome follows a parabola of x1", "outcome_regression, att",
-        {"covariate_balance": "a standardised difference over 0.1 after weighting (warns)"},
+        {"covariate_balance": "warns: a standardised difference over 0.1 after weighting, and more than chance shows"},
         0.318, bent, note="no check reads the outcome model; `aipw` on such rows stands in the first table",
     )  # fmt: skip
