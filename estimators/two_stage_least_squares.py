@@ -83,11 +83,11 @@ def two_stage_least_squares(
     )
     y, d = np.asarray(outcome, dtype=np.float64), np.asarray(treatment, dtype=np.float64)
     z = columns(instruments, len(y))
-    fitted = _fitted(data)
+    fitted = weights_of(data)
     estimate = float(fitted @ data.y)
     std_error = _error(data, fitted, data.y - estimate * data.d)
     control, treated, scores = _values(data, fitted, y, d, estimate)
-    n_control, n_treatment = _counts(data, d, z)
+    n_control, n_treatment = counts_of(data, d, z)
     diagnostics = _diagnostics(data, estimate, alpha)
     if z.shape[1] == 1 and is_binary(z[:, 0]) and is_binary(d):
         diagnostics["compliers"] = _compliers(d, z[:, 0], covariates, clusters=clusters, weights=weights)
@@ -134,7 +134,7 @@ def wald(
     return replace(found, method="wald")
 
 
-def _fitted(data: Instrumented) -> Vector:
+def weights_of(data: Instrumented) -> Vector:
     """``(n,)`` weights of the outcome in the estimate: the first stage's fit over its sum of squares."""
     b = data.z.T @ data.d
     size = float(np.linalg.norm(b))
@@ -146,10 +146,10 @@ def _fitted(data: Instrumented) -> Vector:
 def _error(data: Instrumented, fitted: Vector, residual: Vector) -> float:
     if data.variance == "classical":
         return float(np.linalg.norm(fitted) * np.linalg.norm(residual)) / math.sqrt(data.df(1))
-    return float(np.linalg.norm(_scores(data, fitted * residual)))
+    return float(np.linalg.norm(contributions(data, fitted * residual)))
 
 
-def _scores(data: Instrumented, parts: Vector) -> Vector:
+def contributions(data: Instrumented, parts: Vector) -> Vector:
     """``(n_groups,)`` contributions to an estimate; products of them add up to robust (co)variances."""
     return np.asarray(data.summed(parts[:, None])[:, 0] * math.sqrt(data.factor(1)), dtype=np.float64)
 
@@ -158,19 +158,19 @@ def _values(
     data: Instrumented, fitted: Vector, y: Vector, d: Vector, estimate: float
 ) -> tuple[float, float, tuple[Vector, Vector]]:
     """Control's and treatment's value, and the contributions to treatment's value and to the effect."""
-    effect = _scores(data, fitted * (data.y - estimate * data.d))
+    effect = contributions(data, fitted * (data.y - estimate * data.d))
     if is_binary(d):
         middle = float(np.mean(y))  # cancels, and keeps digits of outcomes far from 0
         own = data.without_covariates(d * (y - middle))
         treated = float(fitted @ own)
-        scores = _scores(data, fitted * (own - treated * data.d))
+        scores = contributions(data, fitted * (own - treated * data.d))
         return middle + treated - estimate, middle + treated, (scores, effect)
     w = data.root**2
     mean = float(np.average(y, weights=w))
-    return mean, mean + estimate, (_scores(data, w * (y - mean) / len(y)) + effect, effect)
+    return mean, mean + estimate, (contributions(data, w * (y - mean) / len(y)) + effect, effect)
 
 
-def _counts(data: Instrumented, d: Vector, z: Matrix) -> tuple[int, int]:
+def counts_of(data: Instrumented, d: Vector, z: Matrix) -> tuple[int, int]:
     if z.shape[1] == 1 and is_binary(z[:, 0]):
         side = z[:, 0] == z[:, 0].max()
     elif is_binary(d):

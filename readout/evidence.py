@@ -20,7 +20,8 @@ from readout.logs.treated import RUNNING, arm_role, arms
 from readout.reduce import Table, pilot
 from readout.results import MetricResult, Rows
 from readout.samples import Sample
-from readout.spec.designs import RDD
+from readout.samples.weak_instruments import WEAK
+from readout.spec.designs import IV, RDD
 from readout.spec.model import Spec
 from readout.terms import OF_ELIGIBLE, UNIT_LEVEL, Term
 from readout.text import visible
@@ -122,8 +123,8 @@ class Evidence:
     def detectable(self, name: str, arm: int) -> float | None:
         """The smallest effect on a term that is found with a power of 80 %, at this look where looks are sequential."""
         found, decision = self.effect(name, arm), self.spec.decision
-        if found is None:
-            return None
+        if found is None or found.diagnostics.get(WEAK):
+            return None  # no standard error says what would be seen
         if not self.sequential:
             return minimum_detectable_effect(found.std_error, found.df, decision.alpha)
         observations = self._observations(found, self.terms[name], arm)
@@ -209,6 +210,8 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
             else "see logs.where, design and logs.columns"
         )
         raise LogError([Problem(path, f"no row is left of {rows.read:,} read: {why}", hint)])
+    if isinstance(evidence.spec.design, IV) and evidence.spec.design.control is None:
+        return  # the action is a number, and no row stands under an arm
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
         if arm_role(evidence.spec, evidence.logs.columns) is None:

@@ -18,6 +18,8 @@ from readout.samples import rollouts
 from readout.samples.adjusters import places
 from readout.samples.by_action import ADJUST
 from readout.samples.discontinuity import ADJUSTER
+from readout.samples.instrument_columns import places as instrument_places
+from readout.samples.instrument_rows import EXECUTED, FACT, INSTRUMENT, PROPENSITY, fact_place
 from readout.samples.joint_rows import JOINT
 from readout.spec.designs import DiD, Observational
 from readout.spec.model import Spec
@@ -97,6 +99,12 @@ def _place(spec: Spec, name: str) -> KeyPath:
         return ("capacity", "load")
     if name.startswith("trigger "):
         return ("rollback", int(name.removeprefix("trigger ")))
+    if name in (EXECUTED, PROPENSITY):
+        return ("logs", "columns", name.removeprefix("@"))
+    if name.startswith(INSTRUMENT):
+        return instrument_places(spec)[name.removeprefix(INSTRUMENT)]
+    if name.startswith(FACT):
+        return fact_place(spec, name.removeprefix(FACT))
     if name == RUNNING:
         return ("design", "running")
     if name.startswith(ADJUSTER):

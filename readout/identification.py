@@ -47,7 +47,7 @@ def _story(spec: Spec) -> tuple[Line, ...]:
         case SyntheticControl():
             return _SYNTHETIC
         case IV():
-            return _IV
+            return _iv(design)
         case RDD():
             return _rdd(design)
     return ()
@@ -130,24 +130,35 @@ _SYNTHETIC: tuple[Line, ...] = (
     ),
 )
 
-_IV: tuple[Line, ...] = (
-    ("The instrument moves the action, and not by a little.", ("first_stage",), ""),
-    (
-        "The instrument is as good as random, given what is adjusted for.",
-        ("srm", "covariate_balance"),
-        "Only where it was drawn is this known.",
-    ),
-    (
-        "It moves the outcome through the action alone (exclusion).",
-        (),
-        "No check can show it: assignment that users see, or that loads a shared queue, moves outcomes by itself.",
-    ),
-    (
-        "It keeps nobody from the action whom it does not push towards it (no defiers).",
-        (),
-        "The effect is on those whom it moves; how many they are, and how they differ, is shown.",
-    ),
-)
+
+def _iv(design: IV) -> tuple[Line, ...]:
+    several = len(design.instrument) > 1
+    more = " With several instruments a note says where they disagree." if several else ""
+    push = (
+        "It moves everybody's action the same way, if it moves it"
+        if design.control is None
+        else ("It keeps nobody from the action whom it does not push towards it")
+    )
+    return (
+        ("The instrument moves the action, and not by a little.", ("first_stage",), ""),
+        (
+            f"The instrument is as good as random{', given what is adjusted for' * bool(design.adjust)}.",
+            ("srm", "covariate_balance"),
+            "Only where it was drawn is this known.",
+        ),
+        (
+            "It moves the outcome through the action alone (exclusion).",
+            (),
+            "No check can show it: assignment that users see, or that loads a shared queue, moves outcomes by itself."
+            + more,
+        ),
+        (
+            f"{push} (no defiers).",
+            (),
+            "The effect is on those whom it moves; how many they are, and how they differ, is shown where treatment "
+            "and instrument are there or not.",
+        ),
+    )
 
 
 def _rdd(design: RDD) -> tuple[Line, ...]:

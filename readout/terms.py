@@ -22,7 +22,7 @@ COVARIATE = "@covariate "
 BEFORE = "@before "
 UNIT_LEVEL = ("user_rct", "request_rct")
 # Designs whose effect is on rows that could be treated.
-OF_ELIGIBLE = (*UNIT_LEVEL, "observational")
+OF_ELIGIBLE = (*UNIT_LEVEL, "observational", "iv")
 
 
 @dataclass(frozen=True, slots=True)

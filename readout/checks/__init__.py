@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from readout.checks import adjusted_balance, cutoff, donors, trends
+from readout.checks import adjusted_balance, cutoff, donors, instruments, trends
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -56,7 +56,7 @@ OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
     "observational": ((overlap, weight_concentration, adjusted_balance.covariate_balance), (placebo,)),
     "did": ((trends.treatment_start,), (trends.pre_trend,)),
     "synthetic_control": ((donors.pre_period_fit,), (donors.placebo,)),
-    "iv": ((), ()),
+    "iv": ((instruments.srm, instruments.covariate_balance, instruments.first_stage), ()),
     "rdd": (
         (cutoff.treatment_start, cutoff.density, cutoff.covariate_continuity),
         (cutoff.first_stage, cutoff.bandwidth_sensitivity, cutoff.placebo),

@@ -71,11 +71,15 @@ def srm(evidence: Evidence) -> Check:
     Pearson's chi-square; where an arm is expected fewer than five times, exact binomial tails, Bonferroni over arms.
     Under sequential looks the test of Lindon & Malek (2022), which may be read at every look.
     """
+    return sample_ratio(evidence, evidence.assigned, evidence.sample.unit)
+
+
+def sample_ratio(evidence: Evidence, counts: Sequence[int], unit: str) -> Check:
+    """:func:`srm` of given counts by arm of what was assigned."""
     name, spec = "srm", evidence.spec
     limit = threshold(spec, name, 0.001)
     if isinstance(evidence.sample, Blocks) and evidence.sample.assignment in ("balanced", "paired"):
         return Check(name, "assignment", "skip", "under a balanced schedule the shares are fixed, not drawn")
-    counts, unit = evidence.assigned, evidence.sample.unit
     total = sum(counts)
     split = spec.design.split
     weights = [1.0 if split is None else split.get(arm, 0.0) for arm in evidence.arms]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from readout.memo import (
     discontinuity_figure,
     event_study_figure,
+    first_stage_figure,
     love_figure,
     overlap_figure,
     synthetic_figure,
@@ -55,6 +56,7 @@ OWN: Final[Mapping[str, OwnFigure]] = {
     "figures/overlap.svg": overlap_figure,
     "figures/love.svg": love_figure,
     "figures/synthetic.svg": synthetic_figure,
+    "figures/first_stage.svg": first_stage_figure,
 }
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 

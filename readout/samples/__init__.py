@@ -11,6 +11,7 @@ from readout.samples.blocks import Blocks
 from readout.samples.by_action import ByAction
 from readout.samples.clusters import Clusters
 from readout.samples.discontinuity import Discontinuity
+from readout.samples.instrumented import ByInstrument
 from readout.samples.labels import require_cluster
 from readout.samples.rollouts import Rollouts
 from readout.samples.rows import RowArms
@@ -55,6 +56,8 @@ def _of_its_own(spec: Spec, logs: Logs, seed: int) -> Sample:
         return ByAction(spec, logs, seed)
     if spec.design.kind == "synthetic_control":
         return Synthetic(spec, logs, seed)
+    if spec.design.kind == "iv":
+        return ByInstrument(spec, logs, seed)
     raise AssertionError(f"no sample for the design {spec.design.kind}")
 
 

@@ -11,12 +11,14 @@ from readout.spec.designs import BY_ROW, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
-DESIGNS = ("user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "synthetic_control", "rdd")
+DESIGNS = (
+    "user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "synthetic_control", "iv", "rdd",
+)  # fmt: skip
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
     "randomization_inference", "block_regression", "horvitz_thompson", "aipw", "outcome_regression", "ipw", "matching",
     "dml", "callaway_santanna", "two_by_two", "event_study", "synthetic_control",
-    "synthetic_did", "local_linear",
+    "synthetic_did", "two_stage_least_squares", "wald", "local_linear",
 )  # fmt: skip
 
 
@@ -54,13 +56,26 @@ LATER: tuple[Later, ...] = (
     Later("decision.exposure", bool, "", "", NOT_DRAWN),
     Later("metrics.*.quantile", bool, "quantiles in this design", "", NOT_DRAWN),
     Later("metrics.*.robust", bool, "robust means in this design", "", NOT_DRAWN),
-    Later("design.treatment", lambda arms: len(arms) > 1, "several treatments in this design", "", (*PANELS, "rdd")),
+    Later(
+        "design.treatment",
+        lambda arms: len(arms) > 1,
+        "several treatments in this design",
+        "",
+        (*PANELS, "iv", "rdd"),
+    ),
     Later(
         "metrics.*.on",
         lambda on: on == "untreated",
         "untreated rows at a cutoff",
         "who is left untreated is decided by the cutoff: read a mean over all rows",
         ("rdd",),
+    ),
+    Later(
+        "metrics.*.on",
+        lambda on: on == "untreated",
+        "untreated rows in this design",
+        "whom the instrument leaves untreated it chooses: read a mean over all rows",
+        ("iv",),
     ),
     Later(
         "metrics.*.per",

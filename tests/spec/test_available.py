@@ -59,11 +59,12 @@ def test_an_override_is_refused_too(loaded: Loader, small: str, override: str, m
 
 def test_a_design_that_comes_later(loaded: Loader) -> None:
     text = (
-        "logs: {path: a}\ndesign: {kind: iv, instrument: z}\nmetrics: {m: {column: y, role: primary, better: higher}}\n"
+        "logs: {path: a}\ndesign: {kind: ope, policy_probability: p}\n"
+        "metrics: {m: {column: y, role: primary, better: higher}}\n"
     )
     assert [p.message for p in refused(loaded(text))] == [
-        "estimator.method: the method two_stage_least_squares: not available yet",
-        "design.kind: the design iv: not available yet",
+        "estimator.method: the method doubly_robust: not available yet",
+        "design.kind: the design ope: not available yet",
     ]
 
 
