@@ -17,8 +17,8 @@ Columns = Mapping[str, str | tuple[str, ...]]
 Schema = Mapping[str, pl.DataType]
 # Names of the arms where the spec may leave them out.
 UNNAMED: Mapping[str, tuple[str, str]] = {
-    "did": ("untreated", "treated"),
-    "synthetic_control": ("untreated", "treated"),
+    "did": ("untreated", "treatment"),
+    "synthetic_control": ("untreated", "treatment"),
     "iv": ("as it is", "one unit more"),
 }
 # First treated period of the row's unit; the running variable.
