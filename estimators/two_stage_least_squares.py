@@ -42,6 +42,7 @@ def two_stage_least_squares(
     weights: ArrayLike | None = None,
     variance: str = "HC1",
     alpha: float = 0.05,
+    whom: bool = True,
 ) -> Estimate:
     """Effect of the treatment on the outcome, from that part of the treatment which the instruments move.
 
@@ -56,6 +57,7 @@ def two_stage_least_squares(
         variance: ``HC1``, ``classical`` or ``cluster``. All in ``diagnostics`` and the relative effect's interval are
             robust under ``classical`` too.
         alpha: Level; intervals are at ``1 - alpha``.
+        whom: Whether ``compliers`` are described; with many covariates that takes as long as the rest.
 
     Returns:
         The effect in the outcome's unit, of treatment against none or of one unit of it. ``control_value`` and
@@ -89,7 +91,7 @@ def two_stage_least_squares(
     control, treated, scores = _values(data, fitted, y, d, estimate)
     n_control, n_treatment = counts_of(data, d, z)
     diagnostics = _diagnostics(data, estimate, alpha)
-    if z.shape[1] == 1 and is_binary(z[:, 0]) and is_binary(d):
+    if whom and z.shape[1] == 1 and is_binary(z[:, 0]) and is_binary(d):
         diagnostics["compliers"] = _compliers(d, z[:, 0], covariates, clusters=clusters, weights=weights)
     return finish(
         "two_stage_least_squares",
@@ -115,6 +117,7 @@ def wald(
     weights: ArrayLike | None = None,
     variance: str = "HC1",
     alpha: float = 0.05,
+    whom: bool = True,
 ) -> Estimate:
     """Wald's ratio: the outcome's difference in means between the instrument's two values over treatment's.
 
@@ -129,7 +132,7 @@ def wald(
         raise EstimationError(f"wald takes one instrument of two values; this one has {len(levels)}")
     high = (z == levels[1]).astype(np.float64)
     found = two_stage_least_squares(
-        outcome, treatment, high, clusters=clusters, weights=weights, variance=variance, alpha=alpha
+        outcome, treatment, high, clusters=clusters, weights=weights, variance=variance, alpha=alpha, whom=whom
     )
     return replace(found, method="wald")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,12 @@ import polars as pl
 import pytest
 
 from estimators import two_stage_least_squares
-from tests.conftest import START
+from readout import pipeline, spec
+from readout.checks import instruments
+from readout.evidence import Evidence
 
 EFFECT = -20.0
+START = datetime(2026, 10, 5, tzinfo=UTC)
 DESIGN: dict[str, Any] = {
     "design": {"kind": "iv", "control": "old", "treatment": "new", "instrument": "arm"},
     "logs.columns": {"time": "at", "unit": "user", "arm": "arm", "executed": "did", "features": ["tier", "prompt"]},
@@ -360,3 +363,63 @@ def test_exchanged_arms_are_seen(world: Any, frame: pl.DataFrame) -> None:
     found = check(document, "first_stage")
     assert found["status"] == "warn"
     assert "exchanged" in found["message"]
+
+
+def assigned_by_tier(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The arm drawn with three chances in four on one tier, one in four on the other."""
+    rng = np.random.default_rng(1000 + seed)
+    units = frame.group_by("user").agg(pl.col("tier").first()).sort("user")
+    new = rng.random(len(units)) < np.where(units["tier"] == "pro", 0.75, 0.25)
+    arm = pl.Series(np.where(new, "new", "old")[frame["user"].to_numpy()])
+    return frame.with_columns(arm=arm, did=pl.when(pl.col("user") % 4 == 0).then(pl.col("did")).otherwise(arm))
+
+
+def test_checks_of_the_instrument_fire_where_it_is_broken_and_are_quiet_where_it_holds(world: Any) -> None:
+    def evidence(frame: pl.DataFrame, adjust: list[str]) -> Evidence:
+        path = world.write(frame, {**DESIGN, "design.adjust": adjust})
+        return pipeline.gather(spec.load(path), START)
+
+    states: dict[str, list[str]] = {}
+    for seed in range(12):
+        given = log(units=150, seed=seed)
+        for title, frame, adjust in (
+            ("holds", given, []),
+            ("broken", assigned_by_tier(given, seed), []),
+            ("adjusted", assigned_by_tier(given, seed), ["tier"]),
+        ):
+            found = evidence(frame, adjust)
+            states.setdefault(title, []).append(instruments.covariate_balance(found).status)
+            if title == "holds":
+                states.setdefault("drawn", []).append(instruments.srm(found).status)
+                lost = frame.filter((pl.col("arm") == "old") | (pl.col("user") % 5 < 2))
+                found = evidence(lost, [])
+                states.setdefault("lost", []).append(instruments.srm(found).status)
+    assert states["holds"].count("pass") >= 10
+    assert states["broken"] == ["fail"] * 12
+    assert states["adjusted"].count("pass") >= 10
+    assert states["drawn"] == ["pass"] * 12
+    assert "fail" not in states["holds"] + states["adjusted"]
+    assert states["lost"].count("fail") >= 9
+
+
+def test_state_that_goes_with_the_instrument_only_warns(world: Any, frame: pl.DataFrame) -> None:
+    given = frame.with_columns(queue=pl.col("queue") + 3 * (pl.col("arm") == "new"))
+    document = run(world, given, {"logs.columns.state": ["queue"]})
+    found = check(document, "covariate_balance")
+    assert (found["status"], "earlier actions may have moved" in found["message"]) == ("warn", True)
+    document = run(world, None, {"logs.columns.features": ["queue"]})
+    found = check(document, "covariate_balance")
+    assert (found["status"], found["action"]) == ("fail", "stronger_design")
+    (row,) = [one for one in document["diagnostics"]["balance"] if one["covariate"] == "queue"]
+    new = (given["arm"] == "new").to_numpy()
+    queue = given["queue"].to_numpy().astype(float)
+    spread = np.sqrt((queue[new].var() + queue[~new].var()) / 2)
+    assert row["before"] == pytest.approx((queue[new].mean() - queue[~new].mean()) / spread, rel=1e-8)
+
+
+def test_the_figure_shows_both_stages(world: Any, frame: pl.DataFrame) -> None:
+    path = world.write(frame, DESIGN)
+    assert world.command("run", path, "--out", world.out, "--quiet").code == 0
+    svg = next(world.out.rglob("first_stage.svg")).read_text()
+    for said in ("assigned arm", "old", "Mean latency"):
+        assert said in svg

@@ -90,7 +90,7 @@ def _instrument(readout: Readout) -> str:
         return "assigned arm"
     several = len(readout.design.get("instruments") or ()) > 1
     fitted = not all(row["label"] for row in shown["bins"]) and (several or shown["adjusted"])
-    return f"the action that {shown['instrument']} tells" if fitted else str(shown["instrument"])
+    return f"the action as told by {shown['instrument']}" if fitted else str(shown["instrument"])
 
 
 def _label(readout: Readout, row: Row) -> str:

@@ -30,7 +30,9 @@ def bins(points: Any, names: Sequence[str], how: Mapping[str, Any]) -> list[dict
         data = prepare(points.y, points.d, points.z, covariates=points.x, **how)
     except EstimationError:
         return []
-    y, d = (column + float(values.mean()) for column, values in ((data.y, points.y), (data.d, points.d)))
+    y, d = points.y, points.d
+    if points.x is not None:
+        y, d = data.y + float(y.mean()), data.d + float(d.mean())
     levels = _levels(points.z, names)
     if levels is not None:
         at, codes, labels = levels

@@ -120,8 +120,11 @@ def load(
     frame = _in_order(frame)
     _require_groups(spec, frame, read)
     raw = frame.select(pl.col(RAW + name).alias(name) for name in dict.fromkeys((*read.known, *read.adjust)))
-    adjusters = design_matrix(raw, read.adjust)
-    fit = [name for name in read.known if name not in identifiers(raw, read.known)]
+    told = identifiers(raw, read.known)
+    fit = tuple(name for name in read.known if name not in told)
+    facts = design_matrix(raw, fit)
+    x = facts.x if fit == read.adjust else design_matrix(raw, read.adjust).x
+    frame = frame.drop([name for name in frame.columns if name.startswith(RAW)])
     taken = frame[TAKEN].cast(pl.Float64).to_numpy().astype(np.float64)
     z = _instruments(frame, read)
     if not read.arm or held.frame["arm"].n_unique() > 1:  # an arm without rows is said where rows are counted
@@ -131,7 +134,7 @@ def load(
     group = _group(spec, mine, z.x, units)
     if any(term.per_unit for term in terms):
         _require_one_instrument(spec, frame, z.x, units, terms)
-    x, given = adjusters.x, False
+    given = False
     if CHANCE in frame.columns:
         chance = _chance(spec, frame)
         given = bool(np.ptp(chance) > 0.0)
@@ -142,7 +145,7 @@ def load(
         arm=mine.arm,
         taken=taken,
         z=z,
-        facts=design_matrix(raw, fit),
+        facts=facts,
         x=x if x.shape[1] else None,
         given=given,
         units=units,

@@ -136,10 +136,10 @@ class ByInstrument:
                 raise EstimationError(f"a ratio has no interval that holds where {why}")
             return replace(found, method=self.method)
         if self.method == "wald":
-            found = wald(p.y, p.d, p.z[:, 0] if p.z.shape[1] == 1 else p.z, alpha=alpha, **how)
+            found = wald(p.y, p.d, p.z[:, 0] if p.z.shape[1] == 1 else p.z, alpha=alpha, whom=False, **how)
         else:
-            found = two_stage_least_squares(p.y, p.d, p.z, covariates=p.x, alpha=alpha, **how)
-        found = self._counted(self._named(found), p)
+            found = two_stage_least_squares(p.y, p.d, p.z, covariates=p.x, alpha=alpha, whom=False, **how)
+        found = self._counted(found, p)
         why = weakness(found.diagnostics, p.groups, self.weak_below)
         return as_set(found, why, self.weak_below, self._ratio(p, alpha) if is_binary(p.d) else None) if why else found
 
@@ -228,10 +228,6 @@ class ByInstrument:
 
     def _term(self, name: str) -> Term:
         return next(term for term in self._terms if term.name == name)
-
-    def _named(self, found: Estimate) -> Estimate:
-        """Without the compliers by position: they are shown once, by name."""
-        return replace(found, diagnostics={k: v for k, v in found.diagnostics.items() if k != "compliers"})
 
     def _counted(self, found: Estimate, p: Points) -> Estimate:
         """Where every row stands on both sides, it counts once."""
