@@ -18,13 +18,16 @@ from estimators.compliers import Compliers, compliers
 from estimators.confidence_sequence import confidence_sequence
 from estimators.cuped import cuped
 from estimators.difference_in_means import difference_in_means
+from estimators.direct_method import direct_method
 from estimators.dml import dml
+from estimators.doubly_robust import doubly_robust
 from estimators.estimate import Estimate
 from estimators.evalue import EValue, evalue, evalue_of_difference
 from estimators.event_effects import Effects
 from estimators.event_study import event_study, event_study_effects
 from estimators.horvitz_thompson import horvitz_thompson, leave_one_out_paths
 from estimators.inference import EstimationError, minimum_detectable_effect
+from estimators.ips import ips, snips
 from estimators.ipw import ipw
 from estimators.joint_moments import JointMoments
 from estimators.leave_one_out import (
@@ -45,6 +48,7 @@ from estimators.nuisances import Nuisances, nuisances
 from estimators.outcome_regression import outcome_regression
 from estimators.overlap import Concentration, Overlap, concentration, crump_threshold, overlap
 from estimators.panel import Panel
+from estimators.policy_value import UnitSums, Value, policy_value, value_of, weight_notes
 from estimators.potential_means import PotentialMeans, potential_means
 from estimators.power import detectable_effect, power
 from estimators.pre_trend import pre_trend, slope_for_power, trend_power
@@ -57,6 +61,7 @@ from estimators.rdd_checks import bandwidth_sensitivity, covariate_continuity, d
 from estimators.rdd_density import density_test
 from estimators.regression_adjusted import regression_adjusted
 from estimators.relative_magnitudes import breakdown, relative_magnitudes
+from estimators.reward_model import FittedRewards, LinearRewards, fold_of
 from estimators.riesz_sensitivity import RieszSensitivity, representer, riesz_sensitivity, strength_of
 from estimators.sensitivity import Sensitivity, sensitivity
 from estimators.sequential_srm import sequential_srm
@@ -91,6 +96,10 @@ METHODS: Mapping[str, Callable[..., Estimate]] = {
     "synthetic_control": synthetic_control,
     "matching": matching,
     "synthetic_did": synthetic_did,
+    "ips": ips,
+    "snips": snips,
+    "direct_method": direct_method,
+    "doubly_robust": doubly_robust,
 }
 
 # The means that a metric may be read by instead of the plain one.
@@ -113,8 +122,10 @@ __all__ = [
     "Effects",
     "Estimate",
     "EstimationError",
+    "FittedRewards",
     "Histogram",
     "JointMoments",
+    "LinearRewards",
     "Matches",
     "Moments",
     "Nuisances",
@@ -123,6 +134,8 @@ __all__ = [
     "PotentialMeans",
     "RieszSensitivity",
     "Sensitivity",
+    "UnitSums",
+    "Value",
     "aipw",
     "balance_table",
     "bandwidth_sensitivity",
@@ -146,8 +159,10 @@ __all__ = [
     "density_test",
     "detectable_effect",
     "difference_in_means",
+    "direct_method",
     "dml",
     "donut",
+    "doubly_robust",
     "effect_since_switch",
     "evalue",
     "evalue_of_difference",
@@ -155,8 +170,10 @@ __all__ = [
     "event_study",
     "event_study_effects",
     "fitted_curves",
+    "fold_of",
     "holm",
     "horvitz_thompson",
+    "ips",
     "ipw",
     "lagged_effects",
     "leave_one_out_adjusted",
@@ -176,6 +193,7 @@ __all__ = [
     "outcome_regression",
     "overlap",
     "placebo_cutoffs",
+    "policy_value",
     "potential_means",
     "power",
     "pre_trend",
@@ -191,6 +209,7 @@ __all__ = [
     "sequential_srm",
     "share_of_top",
     "slope_for_power",
+    "snips",
     "stratified",
     "strength_of",
     "synthetic_control",
@@ -200,6 +219,8 @@ __all__ = [
     "trimmed",
     "two_by_two",
     "two_stage_least_squares",
+    "value_of",
     "wald",
+    "weight_notes",
     "winsorized",
 ]

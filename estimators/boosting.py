@@ -44,9 +44,9 @@ def boosted(
     for fold in range(design.n_folds):
         training = design.training(fold)
         parts = [_rows(design, [piece], arms, seen) for piece in training]
-        model = _fitted(design.columns.x, y, [p for p in parts if len(p)], shares, seed)
+        model = fit_trees(design.columns.x, y, [p for p in parts if len(p)], shares, seed)
         rows = design.rows(design.cells(design.pieces(fold)))
-        out[rows] = _predict(model, design.columns.x[rows], shares)
+        out[rows] = predict_trees(model, design.columns.x[rows], shares)
     return out
 
 
@@ -55,7 +55,8 @@ def _rows(design: Design, pieces: Sequence[int], arms: Sequence[int], seen: NDAr
     return rows if seen is None else rows[seen[rows]]
 
 
-def _fitted(x: Matrix, y: Vector, parts: list[Codes], shares: bool, seed: int) -> Any:
+def fit_trees(x: Matrix, y: Vector, parts: list[Codes], shares: bool, seed: int, levels: int | None = None) -> Any:
+    """A model of the rows of all parts, its trees counted on the first; column ``levels`` holds codes of levels."""
     rows = np.concatenate(parts) if parts else np.zeros(0, dtype=np.intp)
     if len(rows) < 2:
         raise EstimationError("fewer than two rows of an arm are left to fit a boosted model on")
@@ -65,15 +66,18 @@ def _fitted(x: Matrix, y: Vector, parts: list[Codes], shares: bool, seed: int) -
     if len(parts) > 1:
         first = np.concatenate(parts[1:])
         if not shares or y[first].min() < y[first].max():
-            trees = _best(_model(shares, _TREES, seed).fit(x[first], y[first]), x[parts[0]], y[parts[0]], shares)
-    return _model(shares, trees, seed).fit(x[rows], y[rows])
+            trees = _best(
+                _model(shares, _TREES, seed, levels).fit(x[first], y[first]), x[parts[0]], y[parts[0]], shares
+            )
+    return _model(shares, trees, seed, levels).fit(x[rows], y[rows])
 
 
-def _model(shares: bool, trees: int, seed: int) -> Any:
+def _model(shares: bool, trees: int, seed: int, levels: int | None) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = HistGradientBoostingClassifier if shares else HistGradientBoostingRegressor
-    return kind(max_iter=trees, random_state=seed % 2**32, **_OPTIONS)
+    more = {} if levels is None else {"categorical_features": [levels]}
+    return kind(max_iter=trees, random_state=seed % 2**32, **_OPTIONS, **more)
 
 
 def _best(model: Any, x: Matrix, y: Vector, shares: bool) -> int:
@@ -86,6 +90,7 @@ def _best(model: Any, x: Matrix, y: Vector, shares: bool) -> int:
     return 1 + int(np.argmin(losses))
 
 
-def _predict(model: Any, x: Matrix, shares: bool) -> Vector:
+def predict_trees(model: Any, x: Matrix, shares: bool) -> Vector:
+    """Predicted outcomes, of shares their probabilities."""
     found = model.predict_proba(x)[:, 1] if shares else model.predict(x)
     return np.asarray(found, dtype=np.float64)

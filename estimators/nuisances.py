@@ -241,7 +241,7 @@ def _pieces(
 ) -> tuple[Codes, int]:
     """Piece of every row, and the folds. Few folds are cut finer, so that a penalty can be cross-validated."""
     n_units = n if keys is None else len(keys)
-    chance = _hash(np.arange(n) if keys is None else keys, seed)
+    chance = unit_hash(np.arange(n) if keys is None else keys, seed)
     if np.ndim(folds) == 0:
         n_folds = int(np.asarray(folds))
         if n_folds < 1 or n_folds != np.asarray(folds):
@@ -254,7 +254,7 @@ def _pieces(
             raise ValueError("folds that are given cannot be drawn repeatedly")
         fold, n_folds = _given(np.asarray(folds), codes, n, n_units)
     each = {1: 5, 2: 3, 3: 2}.get(n_folds, 1)
-    piece = fold * each + (_dealt(_hash(chance, seed + 1), each) if each > 1 else 0)
+    piece = fold * each + (_dealt(unit_hash(chance, seed + 1), each) if each > 1 else 0)
     if 2 * n_folds * each > 60_000:
         raise EstimationError("too many folds")
     return (piece if codes is None else piece[codes]).astype(np.intp), n_folds
@@ -280,7 +280,7 @@ def _dealt(chance: NDArray[np.uint64], n_folds: int) -> Codes:
     return fold
 
 
-def _hash(keys: NDArray[Any], seed: int) -> NDArray[np.uint64]:
+def unit_hash(keys: NDArray[Any], seed: int) -> NDArray[np.uint64]:
     """SplitMix64 of integers (Steele, Lea and Flood 2014)."""
     z = keys.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
