@@ -423,3 +423,50 @@ def test_the_figure_shows_both_stages(world: Any, frame: pl.DataFrame) -> None:
     svg = next(world.out.rglob("first_stage.svg")).read_text()
     for said in ("assigned arm", "old", "Mean latency"):
         assert said in svg
+
+
+def test_rows_on_which_a_third_action_ran_are_kept_whatever_the_instrument(world: Any) -> None:
+    """An instrument that moves rows to a third action selects them by it: left out, the rest is no longer alike."""
+    rng = np.random.default_rng(4)
+    n = 4000
+    flag, slow = rng.integers(0, 2, n), rng.random(n) < 0.5
+    did = np.where(flag == 0, "old", np.where(slow, "shed", np.where(rng.random(n) < 0.8, "new", "old")))
+    frame = pl.DataFrame({"flag": flag, "did": did, "ms": 100 + 50 * slow - 10 * (did == "new") + rng.normal(0, 5, n)})
+    changes: dict[str, Any] = {
+        "design.instrument": "flag",
+        "logs.columns": {"executed": "did"},
+        "metrics": {"latency": {"column": "ms", "role": "primary", "better": "lower"}},
+    }
+    document = run(world, frame, changes)
+    y, d = frame["ms"].to_numpy(), (did == "new").astype(float)
+    assert document["rows"]["kept"] == n
+    assert metric(document)["estimate"] == pytest.approx(np.cov(flag, y)[0, 1] / np.cov(flag, d)[0, 1], rel=1e-8)
+    assert abs(metric(document)["estimate"] + 10) < 3 * metric(document)["std_error"]
+    assert any(
+        f"on {int((did == 'shed').sum()):,} rows neither 'old' nor 'new' ran" in note for note in document["notes"]
+    )
+    outcome = run(world, None, {**changes, "design.control": "odl"})
+    assert (outcome.code, "'odl' was executed on no kept row" in outcome.err) == (3, True)
+
+
+def test_the_action_under_another_name_is_doubted(world: Any, frame: pl.DataFrame) -> None:
+    noisy = pl.when(pl.col("user") % 150 == 0).then(1 - (pl.col("did") == "new")).otherwise(pl.col("did") == "new")
+    given = frame.with_columns(sent=(pl.col("did") == "new"), nearly=noisy)
+    for name in ("sent", "nearly"):
+        document = run(world, given, {"design.instrument": name, "metrics.spent": None})
+        found = check(document, "first_stage")
+        assert (found["status"], "the action under another name" in found["message"]) == ("warn", True), found
+    # An arm that all obey was drawn.
+    document = run(world, frame.with_columns(did=pl.col("arm")))
+    assert check(document, "first_stage")["status"] == "pass"
+
+
+def test_the_figure_says_zero_where_taking_adjusters_out_leaves_rounding(world: Any, frame: pl.DataFrame) -> None:
+    """Nobody under the old arm is treated, and an adjuster is even over units and arms."""
+    given = frame.with_columns(
+        did=pl.when(pl.col("arm") == "old").then(pl.lit("old")).otherwise("did"),
+        turn=pl.int_range(pl.len()) % 3,
+    )
+    document = run(world, given, {"design.adjust": ["turn"]})
+    low = document["diagnostics"]["instrument_bins"]["bins"][0]
+    assert low["taken"] == 0.0

@@ -363,3 +363,31 @@ def test_check_shows_no_effect(world: Any) -> None:
     assert done.code == 0
     assert "density" in done.out
     assert "bandwidth_sensitivity" not in done.out
+
+
+@pytest.mark.parametrize(("key", "label"), [("treatment", "premum"), ("control", "curent")])
+def test_a_misspelt_action_is_refused_with_those_of_the_log(world: Any, key: str, label: str) -> None:
+    world.write(log(300), {**BASE, f"design.{key}": label})
+    done = world.run()
+    assert done.code == 3
+    assert f"{label} ran on no kept row" in done.err
+    assert "actions in the log: 'current', 'premium'" in done.err
+
+
+def test_exchanged_sides_are_named_as_such(world: Any) -> None:
+    found = read(world, log(400), design__control="premium", design__treatment="current")
+    said = check(found, "treatment_start")
+    assert (said.status, found.decision.action) == ("fail", "pause")
+    assert "are control and treatment exchanged?" in said.message
+    assert "fuzzy" not in said.message
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "said"), [(0.0, "cutoff 0<"), (1e6, "cutoff 1,000,000<"), (2000.5, "cutoff 2,000.5<")]
+)
+def test_the_figure_names_any_cutoff(world: Any, cutoff: float, said: str) -> None:
+    frame = log(400).with_columns(tokens=pl.col("tokens") - CUTOFF + cutoff)
+    found = read(world, frame, design__cutoff=cutoff)
+    svg = draw(found)["figures/discontinuity.svg"].decode()
+    assert said in svg
+    assert f"the cutoff {said[7:-1]} at" in alt_text("figures/discontinuity.svg", found)

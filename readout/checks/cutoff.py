@@ -74,6 +74,9 @@ def treatment_start(evidence: Evidence) -> Check:
         f"{early:,} of {int((known & ~beyond).sum()):,} below it ({percent(value)} of all)"
     )
     if value > limit:
+        if left > (known & beyond).sum() / 2 and early > (known & ~beyond).sum() / 2:
+            message += f": {action} runs below the cutoff; are control and treatment exchanged?"
+            return Check(name, "assignment", "fail", message, value=value, threshold=limit, action="pause")
         message += ": the cutoff does not decide alone; say design.fuzzy: true if it makes treatment likelier"
         return Check(name, "assignment", "fail", message, value=value, threshold=limit, action="pause")
     if (near := _near_share(sample.running[known] - sample.cutoff, takeup[known])) > NEAREST_SHARE:

@@ -23,6 +23,8 @@ from readout.text import named, visible
 FAMILY: Final = "identification"
 # A p-value that is worth a word, not yet a failure.
 SUSPICIOUS = 0.05
+# The share of the action's variance from which on an instrument that was not seen to be drawn looks like its copy.
+COPY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,12 @@ def first_stage(evidence: Evidence) -> Check:
     stage = min(found, key=lambda one: math.inf if one["first_stage_f"] is None else one["first_stage_f"])
     f, critical, limit = stage["first_stage_f"], stage["first_stage_f_critical"], sample.weak_below
     said = _moves(evidence, sample, stage)
+    copied = _copies(sample)
     if f is None:
-        return Check(name, FAMILY, "pass", f"{said}, to the letter", threshold=limit)
+        said += ", to the letter"
+        if copied:
+            return Check(name, FAMILY, "warn", said + copied, threshold=limit)
+        return Check(name, FAMILY, "pass", said, threshold=limit)
     said += f" (effective F {number(f)}, of {stage['groups']:,} {sample.unit}s)"
     numbers = (f, stage["first_stage"]["p_value"], f, limit)
     if f < limit:
@@ -131,6 +137,8 @@ def first_stage(evidence: Evidence) -> Check:
         arm = named(evidence.spec.design.treatment[0])
         message = f"{said}: those assigned to {arm} are treated less often; are control and treatment exchanged?"
         return Check(name, FAMILY, "warn", message, *numbers)
+    if copied:
+        return Check(name, FAMILY, "warn", said + copied, *numbers)
     if critical is not None and f < critical:
         said += f"; below the critical {number(critical)}, so that verdicts are read from Anderson and Rubin's set"
     return Check(name, FAMILY, "pass", said, *numbers)
@@ -154,6 +162,22 @@ def _moves(evidence: Evidence, sample: ByInstrument, stage: dict[str, Any]) -> s
     if sample.read.arm:
         return f"assignment moves the share on which {action} runs by {number(100 * slope, 3, True)} points"
     return f"{of} moves the share on which {action} runs by {number(100 * slope, 3, True)} points"
+
+
+def _copies(sample: ByInstrument) -> str:
+    """What to think of instruments that all but decide the action, in words; empty where they do not.
+
+    The assigned arm, and a choice whose probabilities are known, may decide it: those were drawn.
+    """
+    if sample.read.arm or sample.read.chosen:
+        return ""
+    taken = sample.held.taken
+    if float(_told(sample.held.z.x, taken).var()) < COPY * float(taken.var()):
+        return ""
+    return (
+        ": it all but decides the action, as would the action under another name; unless chance drew it, the estimate "
+        "is the plain comparison of who was treated"
+    )
 
 
 def _reversed(sample: ByInstrument, stage: dict[str, Any]) -> bool:

@@ -120,8 +120,10 @@ def own_columns(spec: Spec, schema: Schema) -> dict[str, pl.Expr]:
 def arm_code(spec: Spec, columns: Columns) -> pl.Expr:
     """0 control, 1… treatments, null: no arm of the spec.
 
-    In panels a row is treated from its unit's rollout on; in an rdd from the cutoff on. Where an iv's action is a
-    number every row stands under the treatment: it is the action's slope that is read.
+    In panels a row is treated from its unit's rollout on; in an rdd from the cutoff on. Where an iv's arms are the
+    actions that ran, any action but the treatment is none: rows left out by what ran on them would be a selection by
+    what the instrument moves. Where its action is a number every row stands under the treatment: it is the action's
+    slope that is read.
     """
     design = spec.design
     if isinstance(design, DiD):
@@ -136,6 +138,8 @@ def arm_code(spec: Spec, columns: Columns) -> pl.Expr:
     role, labels = arm_role(spec, columns), arms(spec)
     if role not in columns or not labels:
         return pl.lit(None, dtype=pl.Int8)
+    if isinstance(design, IV) and role == "executed":
+        return (pl.col("@executed") == labels[1]).cast(pl.Int8)
     chain: Any = pl.when(pl.col(f"@{role}") == labels[0]).then(pl.lit(0, dtype=pl.Int8))
     for code, name in enumerate(labels[1:], start=1):
         chain = chain.when(pl.col(f"@{role}") == name).then(pl.lit(code, dtype=pl.Int8))

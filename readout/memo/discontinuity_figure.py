@@ -95,11 +95,15 @@ def _arms(axes: Axes, readout: Readout, shown: Drawn) -> None:
             at, 1.02, fit(text, 3.0, 8.5), transform=axes.transAxes, ha=where, va="bottom", fontsize=8.5,
             color=_SIDES[side][0],
         )  # fmt: skip
-    label = f"cutoff {number(shown['cutoff'], 6).rstrip('0').rstrip('.')}"
     axes.annotate(
-        label, (shown["cutoff"], 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-        ha="center", va="bottom", fontsize=8, color=INK,
+        f"cutoff {_cutoff(shown)}", (shown["cutoff"], 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+        textcoords="offset points", ha="center", va="bottom", fontsize=8, color=INK,
     )  # fmt: skip
+
+
+def _cutoff(shown: Drawn) -> str:
+    """The cutoff as it is stated."""
+    return f"{shown['cutoff']:,.15g}"
 
 
 def sentence(readout: Readout) -> str:
@@ -107,7 +111,7 @@ def sentence(readout: Readout) -> str:
     shown = drawn(readout)
     ends = {curve["side"]: curve["value"][-1 if curve["side"] == "below" else 0] for curve in shown["curves"]}
     said = (
-        f"{shown['metric']} by {shown['running']}: the line from below meets the cutoff {number(shown['cutoff'])} at "
+        f"{shown['metric']} by {shown['running']}: the line from below meets the cutoff {_cutoff(shown)} at "
         f"{number(ends['below'])}, that from above at {number(ends['above'])}; bandwidth {number(shown['h'])}"
     )
     if "takeup_curves" not in shown:

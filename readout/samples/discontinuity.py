@@ -31,7 +31,7 @@ from readout.text import named, visible
 
 FEATURE, STATE, ADJUSTER = "@feature ", "state ", "@adjuster "
 RAW = "raw|"
-X, TAKEUP = "x", "takeup"
+X, TAKEUP, WITHOUT = "x", "takeup", "control ran"
 NO_ACTION = "no executed action"
 _NAMED = 3
 
@@ -73,7 +73,7 @@ class Discontinuity:
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         columns: dict[str, pl.Expr] = {X: pl.col(RUNNING)}
         if self._treated is not None:
-            columns[TAKEUP] = self._treated
+            columns |= {TAKEUP: self._treated, WITHOUT: pl.col(f"@{self.action}") == str(self.design.control)}
         columns |= {RAW + name: pl.col(name) for name in dict.fromkeys([*self._known, *self.design.covariates])}
         held = hold(self._spec, self._logs, self._terms, columns, self.seed, int(tables[FINITE]["n"].sum()))
         frame, left = held.frame, {}
@@ -83,6 +83,7 @@ class Discontinuity:
         # In an order that is not the log's, so that sums come out alike however its rows lie.
         by = [name for name, kind in frame.schema.items() if name != X and not kind.is_nested()]
         self.held = replace(held, frame=frame.sort(X, *by))
+        self._require_labels()
         self._require_takeup()
         units = self.held.codes("unit")
         self._units = units
@@ -249,6 +250,30 @@ class Discontinuity:
         hint = f"the log has: {self._logs.expressions.names()}"
         raise LogError([self._spec.source.problem(("logs", "columns", "executed"), message, hint)])
 
+    def _require_labels(self) -> None:
+        """A label that no row has, beside actions that the spec does not name, is misspelt.
+
+        Raises:
+            LogError: Such labels.
+        """
+        frame = self.held.frame
+        if TAKEUP not in frame.columns or (frame[TAKEUP] | frame[WITHOUT]).all():
+            return
+        at = {"treatment": (self.design.treatment[0], TAKEUP), "control": (str(self.design.control), WITHOUT)}
+        problems = []
+        for key, (label, column) in at.items():
+            if not frame[column].any():
+                message = f"{named(label)} ran on no kept row by the role {self.action!r}"
+                problems.append(self._spec.source.problem(("design", key), message, self._actions()))
+        if problems:
+            raise LogError(problems)
+
+    def _actions(self) -> str:
+        """The actions in the log, for a hint."""
+        seen = pl.col(f"@{self.action}").drop_nulls().unique().sort()
+        labels = self._logs.frame.filter(KEPT).select(seen).head(10).collect(engine="streaming").to_series().to_list()
+        return "actions in the log: " + ", ".join(repr(visible(str(label), 40)) for label in labels)
+
     def _require_takeup(self) -> None:
         """A fuzzy design compares rows on which the treatment ran with others.
 
@@ -260,11 +285,8 @@ class Discontinuity:
             return
         action = named(self.design.treatment[0])
         what = "on every" if len(takeup) and takeup.all() else "on no"
-        seen = pl.col(f"@{self.action}").drop_nulls().unique().sort()
-        labels = self._logs.frame.filter(KEPT).select(seen).head(10).collect(engine="streaming").to_series().to_list()
         message = f"{action} ran {what} kept row by the role {self.action!r}, so crossing the cutoff changes nothing"
-        hint = "actions in the log: " + ", ".join(repr(visible(str(label), 40)) for label in labels)
-        raise LogError([self._spec.source.problem(("design", "treatment"), message, hint)])
+        raise LogError([self._spec.source.problem(("design", "treatment"), message, self._actions())])
 
     def _require_one_place(self) -> None:
         """A sum within a unit belongs to one value of the running variable.

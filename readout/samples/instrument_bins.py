@@ -14,6 +14,7 @@ from readout.samples.design_matrix import Matrix
 from readout.samples.held import Codes, Vector
 
 MOST = 12
+_ROUNDING = 1e-12  # of the largest value
 
 
 def bins(points: Any, names: Sequence[str], how: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -33,6 +34,7 @@ def bins(points: Any, names: Sequence[str], how: Mapping[str, Any]) -> list[dict
     y, d = points.y, points.d
     if points.x is not None:
         y, d = data.y + float(y.mean()), data.d + float(d.mean())
+    sizes = (float(np.abs(points.d).max()), float(np.abs(points.y).max()))
     levels = _levels(points.z, names)
     if levels is not None:
         at, codes, labels = levels
@@ -48,9 +50,11 @@ def bins(points: Any, names: Sequence[str], how: Mapping[str, Any]) -> list[dict
         clusters = None if points.clusters is None else points.clusters[mine]
         row: dict[str, Any] = {"at": float(at[mine].mean()), "label": labels[code]}
         row["n"] = int(mine.sum()) if clusters is None else len(np.unique(clusters))
-        for name, values in (("taken", d[mine]), ("outcome", y[mine])):
+        for name, values, size in (("taken", d[mine], sizes[0]), ("outcome", y[mine], sizes[1])):
             half = _half(values, clusters)
             mean = float(values.mean())
+            if abs(mean) <= _ROUNDING * size:
+                mean = 0.0  # what taking adjusters out leaves of nothing
             row |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
         found.append(row)
     return sorted(found, key=lambda row: row["at"])

@@ -129,6 +129,7 @@ def load(
     z = _instruments(frame, read)
     if not read.arm or held.frame["arm"].n_unique() > 1:  # an arm without rows is said where rows are counted
         _require_moves(spec, logs, read, taken, z)
+        _require_control(spec, logs, read, frame)
     mine = Held(frame, held.rows, held.share)
     units = mine.codes("unit")
     group = _group(spec, mine, z.x, units)
@@ -274,6 +275,19 @@ def _require_moves(spec: Spec, logs: Logs, read: Instruments, taken: Vector, z: 
         problems.append(spec.source.problem(("design", "instrument"), message, "method: two_stage_least_squares"))
     if problems:
         raise LogError(problems)
+
+
+def _require_control(spec: Spec, logs: Logs, read: Instruments, frame: pl.DataFrame) -> None:
+    """Refuse a control that ran nowhere, where the arms are the actions that ran and other actions are among them.
+
+    Raises:
+        LogError: The label.
+    """
+    others = int(frame[OTHER].sum())
+    if read.arm or not others or others < len(frame) - int(frame[TAKEN].sum()):
+        return
+    message = f"{named(str(spec.design.control))} was executed on no kept row"
+    raise LogError([spec.source.problem(("design", "control"), message, f"actions that ran: {_labels(logs)}")])
 
 
 def _labels(logs: Logs) -> str:
