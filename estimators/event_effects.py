@@ -13,7 +13,6 @@ from estimators.inference import (
     EstimationError,
     Relative,
     critical_value,
-    relative_from_log,
     relative_reason,
     t_interval,
     two_sided_p,
@@ -130,6 +129,10 @@ def relative_to_untreated(
 ) -> Relative:
     """Effect relative to what the treated would have had, ``treated - effect``, with its interval.
 
+    The interval is Fieller's (1954): the ``r`` at which ``effect - r control`` is not told from 0. It holds zero where
+    the effect's own does, which one of the log ratio need not where control is told badly; its ends are None where
+    control is not told from 0 itself.
+
     Args:
         treated, effect: Mean outcome of the treated, and the effect on them.
         treated_scores, effect_scores: ``(n_groups,)`` contributions; products add up to (co)variances.
@@ -138,10 +141,11 @@ def relative_to_untreated(
     if reason := relative_reason(control):
         return Relative(reason=reason)
     control_scores = treated_scores - effect_scores
-    if treated > 0.0:
-        error = float(np.linalg.norm(treated_scores / treated - control_scores / control))
-        if error > 0.0:
-            return relative_from_log(control, treated, error, df, alpha)
-    ratio = treated / control
-    error = float(np.linalg.norm(treated_scores / control - ratio * control_scores / control))
-    return Relative(ratio - 1.0, *t_interval(ratio - 1.0, error, df, alpha))
+    squared = critical_value(alpha, df) ** 2
+    a = control**2 - squared * float(control_scores @ control_scores)
+    if not a > 0.0:
+        return Relative(effect / control, reason="control's value is not told from 0, so the ratio has no interval")
+    b = effect * control - squared * float(effect_scores @ control_scores)
+    c = effect**2 - squared * float(effect_scores @ effect_scores)
+    half = math.sqrt(max(b**2 - a * c, 0.0))
+    return Relative(effect / control, (b - half) / a, (b + half) / a)

@@ -78,6 +78,22 @@ def relative_from_log(control: float, treatment: float, log_se: float, df: float
     return Relative(treatment / control - 1.0, math.expm1(low), _expm1(high))
 
 
+def relative_to_seen(level: float, effect: float, low: float, high: float) -> Relative:
+    """Effect over what the treated would have had, where their own mean ``level`` is as seen, without error.
+
+    Each end of the effect's interval leaves control ``level - end``, so that the relative interval holds zero where the
+    effect's does; None where that is not positive: the interval is then open upwards.
+    """
+    control = level - effect
+    if reason := relative_reason(control):
+        return Relative(reason=reason)
+
+    def of(end: float) -> float | None:
+        return end / (level - end) if math.isfinite(end) and end < level else None
+
+    return Relative(effect / control, of(low), of(high))
+
+
 def relative_reason(control: float) -> str:
     """Why there is no relative effect; empty where there is one (control's value is positive)."""
     return "" if control > 0.0 else "control's value is not positive"

@@ -22,7 +22,7 @@ from typing import Any
 
 from estimators.donors import Block, block
 from estimators.estimate import Estimate
-from estimators.inference import EstimationError, Relative, relative_reason
+from estimators.inference import EstimationError, relative_to_seen
 from estimators.panel import Panel
 from estimators.placebos import Fit, Ranking, fit, rank
 from estimators.simplex import is_unique
@@ -78,7 +78,7 @@ def synthetic_control(
     ours = ranking.fits[0]
     low, high, how = _interval(ranking, len(data.treated) == 1, alpha)
     level = float(data.y[data.treated, data.start :].mean())
-    relative = _relative(level, ours.mean, low, high)
+    relative = relative_to_seen(level, ours.mean, low, high)
     return Estimate(
         method="synthetic_control",
         estimate=ours.mean,
@@ -173,18 +173,6 @@ def _constant(ranking: Ranking, alpha: float) -> dict[str, Any]:
         "ci_high": high if math.isfinite(high) else None,
         "rejected": found is None,
     }
-
-
-def _relative(level: float, effect: float, low: float, high: float) -> Relative:
-    """The effect over the synthetic control's mean; ends of the interval leave control ``level - end`` each."""
-    control = level - effect
-    if reason := relative_reason(control):
-        return Relative(reason=reason)
-
-    def of(end: float) -> float | None:
-        return end / (level - end) if math.isfinite(end) and end < level else None
-
-    return Relative(effect / control, of(low), of(high))
 
 
 def _path(data: Block, ours: Fit) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from estimators.donors import Block, Codes, Vector, block
 from estimators.estimate import Estimate
-from estimators.inference import EstimationError, Relative, finish, relative_from_log, relative_reason, two_sided_p
+from estimators.inference import EstimationError, finish, relative_to_seen, t_interval, two_sided_p
 from estimators.panel import Panel
 from estimators.placebos import root_mean_square
 from estimators.simplex import simplex_weights
@@ -118,7 +118,7 @@ def synthetic_did(
         treatment_value=level,
         n_control=len(data.donors),
         n_treatment=len(data.treated),
-        relative=_relative(level, ours.estimate, std_error, df, alpha),
+        relative=relative_to_seen(level, ours.estimate, *t_interval(ours.estimate, std_error, df, alpha)),
         diagnostics={
             **_path(data, ours),
             "penalty": {"unit": penalty.unit, "time": penalty.time},
@@ -212,16 +212,6 @@ def _bootstrap(data: Block, penalty: Penalty, replications: int, seed: int) -> V
         if len(rows) and len(donors):
             found.append(weigh(data, rows, donors, penalty).estimate)
     return np.array(found)
-
-
-def _relative(level: float, effect: float, std_error: float, df: float, alpha: float) -> Relative:
-    """The effect over what the treated would have had, its interval from the log ratio; their own mean is as seen."""
-    control = level - effect
-    if reason := relative_reason(control):
-        return Relative(reason=reason)
-    if not level > 0.0:
-        return Relative(effect / control, reason="the treated's mean is not positive, so the log ratio has no interval")
-    return relative_from_log(control, level, std_error / control, df, alpha)
 
 
 def _path(data: Block, ours: Weighed) -> dict[str, Any]:

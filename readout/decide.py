@@ -145,7 +145,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "checks": " and ".join(dict.fromkeys(match.name for match in found if match.is_check)),
         "found": "; ".join(dict.fromkeys(match.short for match in found)),
         "sample": _sample_needed(facts),
-        "then": "" if evidence.spec.design.kind in RAMP_AT_MOST else ": ship",
+        "then": "" if evidence.spec.design.kind in RAMP_AT_MOST or narrower(evidence.spec) else ": ship",
         "whom": whom(evidence.spec),
     }
     return Decision(
@@ -337,7 +337,7 @@ def _sample_needed(facts: Facts) -> str:
 
 def _sample_of(facts: Facts, m: MetricResult) -> str:
     """What it takes to settle one primary."""
-    if isinstance(sample := facts.evidence.sample, Narrows):
+    if m.estimate is not None and isinstance(sample := facts.evidence.sample, Narrows):
         return sample.narrowed_by(m.metric)
     if m.minimum_detectable_effect is None or m.estimate is None:
         return f"Mend what keeps {m.metric} from being estimated, then read again."

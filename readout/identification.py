@@ -124,6 +124,11 @@ _SYNTHETIC: tuple[Line, ...] = (
         "A good fit over few periods may be luck: see the placebos in time.",
     ),
     (
+        "The treated ran the treatment from the rollout on, and the untreated units never did.",
+        ("treatment_start",),
+        "",
+    ),
+    (
         "The untreated units were not reached by the rollout, and nothing else happened to the treated alone.",
         (),
         "Units that share a queue or a fleet with the treated are no donors; name incidents under events.",

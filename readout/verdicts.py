@@ -42,7 +42,9 @@ def guardrail_of(metric: Metric, estimate: Estimate) -> Guardrail | None:
         return "harmed" if harmed else "holds" if excludes_zero else "inconclusive"
     on_scale = interval_on_scale(estimate, metric.margin)
     if on_scale is None:
-        return "inconclusive"
+        # Where even the interval's harmful end is no harm, no scale is needed.
+        harm = estimate.ci_high if sign > 0 else -estimate.ci_low
+        return "holds" if harm <= 0.0 else "inconclusive"
     point, low, high = on_scale
     harmful_end = high if sign > 0 else -low
     if harmful_end < metric.margin.value:

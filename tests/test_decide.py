@@ -117,6 +117,7 @@ LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("identification_not_shown", "ramp", {"kind": "did", "checks": [UNSEEN]}),
     ("effect_is_local", "target", {"kind": "rdd"}),
     ("not_randomized", "ramp", {"kind": "observational"}),
+    ("keep_what_runs", "ship", {"kind": "did"}),
     ("all_clear", "ship", {}),
 ]  # fmt: skip
 

@@ -56,6 +56,14 @@ def test_no_effect_is_the_whole_interval_inside_the_minimum_effect(low, high, in
         assert found == ("worse" if better == "lower" else "better")
 
 
+def test_a_guardrail_without_a_relative_effect_holds_where_the_interval_shows_no_harm():
+    lower, higher = metric(margin="5%"), metric("higher", margin="5%")
+    assert guardrail_of(lower, effect(-3, -1, control=None)) == "holds"
+    assert guardrail_of(higher, effect(-3, -1, control=None)) == "inconclusive"
+    assert guardrail_of(higher, effect(1, 3, control=None)) == "holds"
+    assert guardrail_of(lower, effect(-3, 1, control=None)) == "inconclusive"
+
+
 def test_no_effect_is_never_given_where_relative_has_no_meaning():
     assert verdict_of(metric(minimum="5%"), effect(-1, 1, control=None)) == "inconclusive"
     assert verdict_of(metric(minimum="5%"), effect(1, 2, control=None)) == "worse"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from readout.checks import adjusted_balance, cutoff, donors, instruments, trends
+from readout.checks import adjusted_balance, cutoff, donors, instruments, rollout_start, trends
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -54,8 +54,8 @@ ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
 # Designs without randomization: what is seen before any effect, and what is seen with it.
 OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
     "observational": ((overlap, weight_concentration, adjusted_balance.covariate_balance), (placebo,)),
-    "did": ((trends.treatment_start,), (trends.pre_trend,)),
-    "synthetic_control": ((donors.pre_period_fit,), (donors.placebo,)),
+    "did": ((rollout_start.treatment_start,), (trends.pre_trend,)),
+    "synthetic_control": ((rollout_start.treatment_start, donors.pre_period_fit), (donors.placebo,)),
     "iv": ((instruments.srm, instruments.covariate_balance, instruments.first_stage), ()),
     "rdd": (
         (cutoff.treatment_start, cutoff.density, cutoff.covariate_continuity),

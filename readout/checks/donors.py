@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from estimators.inference import EstimationError
+from estimators.estimate import Estimate
+from estimators.inference import EstimationError, minimum_detectable_effect
 from readout.checks.base import threshold
 from readout.evidence import Evidence
 from readout.memo.numbers import number, p_value
@@ -91,6 +93,7 @@ def placebo(evidence: Evidence) -> Check:
     limit = threshold(evidence.spec, name, 0.05)
     found: list[tuple[float, str]] = []
     unseen: list[str] = []
+    blind: list[str] = []
     for metric in _primaries(evidence):
         effect = evidence.effect(metric.name, 1)
         if effect is None:
@@ -103,17 +106,32 @@ def placebo(evidence: Evidence) -> Check:
         elif ranked is not None and 1.0 / ranked > limit:
             unseen.append(f"{metric.name}: among {ranked} units no rank is rarer than 1 in {ranked}")
         else:
+            if (least := _seen_half(earlier, metric, effect, limit)) is not None:
+                blind.append(f"{metric.name}: {least}")
             moved = f"{number(earlier['estimate'], 3, True)} where treatment is said to begin in {earlier['start']}"
             found.append((earlier["p_value"], f"{metric.name}: {moved} (p = {p_value(earlier['p_value'])})"))
     if not found:
         return Check(name, "identification", "skip", "; ".join(unseen) or "no primary", threshold=limit)
     p = min(1.0, len(found) * min(p for p, _ in found))
-    message = "; ".join([*(text for _, text in found), *unseen])
+    message = "; ".join([*(text for _, text in found), *blind, *unseen])
     numbers = (None, p, p, limit)
     if p <= limit:
         message = f"an effect is found before there was one: {message}"
         return Check(name, "identification", "fail", message, *numbers, "stronger_design")
-    return Check(name, "identification", "warn" if unseen else "pass", message, *numbers)
+    return Check(name, "identification", "warn" if unseen or blind else "pass", message, *numbers)
+
+
+def _seen_half(earlier: Mapping[str, Any], metric: Metric, effect: Estimate, limit: float) -> str | None:
+    """What is said where a placebo as large as the effect, or as the minimum effect, would have been missed more often
+    than not; None where it would not, or where the method gives no error to tell it by."""
+    if "std_error" not in earlier:
+        return None
+    least = metric.minimum_effect
+    smallest = 0.0 if least is None else least.value * (abs(effect.control_value) if least.relative else 1.0)
+    half = minimum_detectable_effect(earlier["std_error"], effect.df, limit, power=0.5)
+    if max(abs(effect.estimate), smallest) >= half:
+        return None
+    return f"only one beyond {number(half)} would have been found more often than not, so passing says little"
 
 
 def _primaries(evidence: Evidence) -> Iterable[Metric]:

@@ -1,23 +1,19 @@
-"""Difference in differences: did units move apart before their rollout, and did treatment begin where it says?"""
+"""Difference in differences: did units move apart before their rollout?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from estimators.inference import EstimationError
 from estimators.relative_magnitudes import Breakdown, breakdown
 from estimators.trend_test import TrendTest, trend_test
-from readout.checks.base import percent, share, threshold
+from readout.checks.base import percent, threshold
 from readout.evidence import Evidence
 from readout.memo.numbers import number
 from readout.results import Check
-from readout.samples.rollout_words import some
 from readout.samples.rollouts import Rollouts
 from readout.spec.metrics import Metric
-from readout.text import named, visible
 
 # A pre-trend test that misses a trend as large as the effect itself more often than not says nothing by passing.
 POWER, EVEN = 0.8, 0.5
@@ -25,8 +21,6 @@ POWER, EVEN = 0.8, 0.5
 MOST_TIMES = 80
 # It takes errors as known and normal, which they are not with fewer degrees of freedom.
 LEAST_DF = 10.0
-# Rows after the rollout without treatment are no chance where their chance is below this.
-BY_CHANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,47 +137,3 @@ def _breakdown(evidence: Evidence, sample: Rollouts, metric: Metric) -> Breakdow
         raise EstimationError(f"it takes errors for known, and few units tell them badly ({df:.2g} degrees of freedom)")
     _, weights = sample.event_weights(term)
     return breakdown(effects, weights=weights, alpha=evidence.spec.decision.alpha, seed=0)
-
-
-def treatment_start(evidence: Evidence) -> Check:
-    """Executed treatment begins with the rollout: not before, not later, and it stays."""
-    name, sample = "treatment_start", evidence.sample
-    assert isinstance(sample, Rollouts)
-    if sample.carried is None:
-        message = "needs the role 'executed' (or 'arm') and design.treatment to see when treatment began"
-        return Check(name, "assignment", "skip", message)
-    limit = threshold(evidence.spec, name, 0.01)
-    treated = sample.carried_out()
-    if not treated.any():
-        message = f"no row was treated: none has {sample.carried} {named(evidence.arms[1])}"
-        return Check(name, "assignment", "fail", message, value=1.0, threshold=limit, action="pause")
-    period = np.arange(sample.axis.n)
-    before = period < sample.start[:, None]
-    early = share(float(treated[before].sum()), float(treated.sum()))
-    late = _not_carried(sample, treated, before)
-    rolled_out = int((sample.start < sample.axis.n).sum())
-    said = f"{percent(early)} of treated rows stand before their unit's rollout"
-    numbers = (None, None, max(early, share(len(late), rolled_out)), limit)
-    if late:
-        shown = some([repr(visible(sample.units[i], 40)) for i in late])
-        said += f"; {len(late)} of {rolled_out} units were not treated at first, or not to the end, or never: {shown}"
-    if max(early, share(len(late), rolled_out)) > limit:
-        return Check(name, "assignment", "fail", said, *numbers, "pause")
-    return Check(name, "assignment", "pass", said, *numbers)
-
-
-def _not_carried(sample: Rollouts, treated: np.ndarray, before: np.ndarray) -> list[int]:
-    """Units with more rows without treatment after the rollout, before the first treated row's period or after the
-    last one's, than chance leaves at their share of treated rows between."""
-    found = []
-    for i in np.flatnonzero(sample.start < sample.axis.n):
-        rows, mine = sample.n_rows[i] * ~before[i], treated[i] * ~before[i]
-        if not mine.any():
-            found.append(int(i))
-            continue
-        first, last = np.flatnonzero(mine)[[0, -1]]
-        share_between = mine[first : last + 1].sum() / rows[first : last + 1].sum()
-        empty = max(rows[:first].sum(), rows[last + 1 :].sum())
-        if empty and (1.0 - share_between) ** empty < BY_CHANCE:
-            found.append(int(i))
-    return found

@@ -40,8 +40,9 @@ def breakdown_sentences(readout: Readout) -> list[str]:
             found.append(f"{metric}: the interval holds zero already where trends are parallel, so nothing can break.")
         else:
             times = f"more than {number(value)}" if row["beyond"] else number(value, 2)
+            weak = " Bends as large as before it would undo it." if value < 1.0 and not row["beyond"] else ""
             found.append(
                 f"{metric}: the finding of an effect stands unless trends bend, from one period to the next after the "
-                f"rollout, by {times} times the most that they did before it (breakdown value)."
+                f"rollout, by {times} times the most that they did before it (breakdown value).{weak}"
             )
     return found

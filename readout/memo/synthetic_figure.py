@@ -27,7 +27,7 @@ def drawable(readout: Readout) -> bool:
 def sentence(readout: Readout) -> str:
     """What the figure shows, in words."""
     gap = readout.diagnostics["gap"]
-    n = len(readout.diagnostics.get("placebos") or [])
+    n = len(_placebos(readout))
     among = f" among those of {n} placebos" if n else ""
     return (
         f"{_title(readout)}: treated and synthetic control by period, and their gap{among}; "
@@ -48,7 +48,7 @@ def figure(readout: Readout) -> Figure:
     above.plot(at, [row["treated"] for row in gap], color=VERMILLION, linewidth=1.5, label="treated")
     above.plot(at, [row["synthetic"] for row in gap], color=BLUE, linewidth=1.5, linestyle="--", label="mix")
     above.legend(fontsize=8, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 0.98), borderaxespad=0.0)
-    placebos = [row for row in shown.get("placebos") or [] if row.get("gap")]
+    placebos = _placebos(readout)
     for row in placebos:
         below.plot(at, row["gap"], color=_PLACEBO, linewidth=0.7)
     below.axhline(0.0, color=RULE, linewidth=0.8)
@@ -67,6 +67,11 @@ def figure(readout: Readout) -> Figure:
     note = "Dotted: the rollout. The mix was fitted before it; from it on the gap is the effect, if all else went on"
     drawn.text(0.012, 1 - 0.45 / _HEIGHT, fit(note, 7.8, 8.5), fontsize=8.5, color=MUTED)
     return drawn
+
+
+def _placebos(readout: Readout) -> list[Mapping[str, Any]]:
+    """Those that have a gap to draw: synthetic_did keeps their estimates alone."""
+    return [row for row in readout.diagnostics.get("placebos") or [] if row.get("gap")]
 
 
 def _title(readout: Readout) -> str:

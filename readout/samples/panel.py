@@ -26,6 +26,7 @@ from readout.spec.model import Spec
 from readout.terms import Term
 
 CELLS, ARMS, CUT = "unit-periods", "arms of a panel", "periods that the window cuts"
+CARRIED = "carried out"
 PLACE_LOW, PLACE_HIGH = "cluster first", "cluster last"
 CUT_START, CUT_END = "a period that the window's start cuts", "a period that the window's end cuts"
 # Cells of a panel that are held at once.
@@ -92,6 +93,8 @@ class UnitPeriods:
         units: ``(n,)`` labels, sorted; known once loaded.
         axis: The periods; known once loaded.
         n_rows: ``(n, T)`` kept rows of each unit and period; known once loaded.
+        carried: The role that says what was carried out (``executed``, else ``arm``); None where the log has neither,
+            or the spec names no treatment.
     """
 
     unit = "unit"
@@ -108,6 +111,8 @@ class UnitPeriods:
         self._length = None if whole else spec.design.period // US
         time = pl.col("@time")
         self.period = time.cast(pl.Int64) if self._length is None else time.dt.epoch("us") // self._length
+        role = "executed" if logs.has("executed") else "arm"
+        self.carried = role if logs.has(role) and spec.design.treatment else None
         self._cuts = self._cut()
         self.rows = KEPT
         for number in self._cuts.values():
@@ -136,6 +141,13 @@ class UnitPeriods:
         cluster = pl.col("@cluster").cast(pl.String)
         return Table(CELLS, self._keys(), self.rows, minima={PLACE_LOW: cluster}, maxima={PLACE_HIGH: cluster})
 
+    def _carried(self) -> Table:
+        """Rows on which the treatment was carried out."""
+        if self.carried is None:
+            return Table(CELLS, self._keys(), self.rows)
+        treated = pl.col(f"@{self.carried}").is_in(list(self._spec.design.treatment))
+        return Table(CELLS, self._keys(), self.rows, sums={CARRIED: treated.fill_null(False).cast(pl.Int8)})
+
     def _keys(self) -> dict[str, pl.Expr]:
         return {"unit": self._unit, "period": self.period}
 
@@ -143,7 +155,7 @@ class UnitPeriods:
         sums: dict[str, pl.Expr] = {}
         for term in terms:
             sums |= term_sums(term)
-        found = [Table(CELLS, self._keys(), self.rows, sums=sums) | self._place() | self.asked()]
+        found = [Table(CELLS, self._keys(), self.rows, sums=sums) | self._place() | self._carried() | self.asked()]
         found.append(Table(ARMS, {"arm": pl.col("@arm_code")}, self.rows, sums=sums))
         if self._cuts:
             found.append(Table(CUT, {"period": self.period}, KEPT & ~self.rows))
@@ -231,6 +243,14 @@ class UnitPeriods:
             assert self._length is not None
             return (moment - EPOCH) / (self._length * US)
         return float(moment)
+
+    def carried_out(self) -> Matrix:
+        """``(n, T)`` rows on which the treatment was carried out; ``carried`` says by which role."""
+        return self._wide(self._tables[CELLS][CARRIED].to_numpy().astype(np.float64), 0.0)
+
+    def starts(self) -> Codes:
+        """``(n,)`` position of each unit's first treated period; the number of periods: none in the window."""
+        raise NotImplementedError
 
     def counts(self) -> list[int]:
         """Units never treated in the window, and those treated in it."""

@@ -24,7 +24,7 @@ from readout.logs.values import label
 from readout.reduce import Table
 from readout.samples import rollout_words
 from readout.samples.design_matrix import TEXT, DesignMatrix, design_matrix, unfit
-from readout.samples.panel import CELLS, EPOCH, PLACE_HIGH, PLACE_LOW, US, Matrix, UnitPeriods, Vector
+from readout.samples.panel import CELLS, EPOCH, PLACE_HIGH, PLACE_LOW, US, Codes, UnitPeriods, Vector
 from readout.spec.designs import DiD
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -34,7 +34,6 @@ from readout.text import visible
 
 ADJUST, ADJUST_ROWS, TEXT_LOW, TEXT_HIGH = "adjust ", "adjusted rows ", "adjusted first ", "adjusted last "
 EARLY, LATE, UNDATED = "rollout first", "rollout last", "rollout none"
-CARRIED = "carried out"
 MISSING, ENOUGH = " is missing", 10
 # From so many units that start together on, dividing their variance by one less changes an error by under 3 %.
 FEW = 20
@@ -68,8 +67,6 @@ class Rollouts(UnitPeriods):
         ]
         if problems:
             raise LogError(problems)
-        role = "executed" if logs.has("executed") else "arm"
-        self.carried = role if logs.has(role) and spec.design.treatment else None
         self._panels: dict[str, Panel] = {}
         self.clusters: np.ndarray | None = None
         self.matrix: DesignMatrix | None = None
@@ -96,9 +93,6 @@ class Rollouts(UnitPeriods):
         for name in self._text:
             text = label(pl.col(name), self._logs.dtype(name))
             lows[TEXT_LOW + name] = highs[TEXT_HIGH + name] = text
-        if self.carried is not None:
-            treated = pl.col(f"@{self.carried}").is_in(list(self.design.treatment))
-            sums[CARRIED] = treated.fill_null(False).cast(pl.Int8)
         return Table(CELLS, self._keys(), self.rows, sums=sums, minima=lows, maxima=highs)
 
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
@@ -344,9 +338,8 @@ class Rollouts(UnitPeriods):
         units = np.array([float((panel.first + e < t).sum()) for e in times])
         return times, units / units.sum()
 
-    def carried_out(self) -> Matrix:
-        """``(n, T)`` rows whose executed action (or arm) is the treatment."""
-        return self._wide(self._tables[CELLS][CARRIED].to_numpy().astype(np.float64), 0.0)
+    def starts(self) -> Codes:
+        return self.start
 
     def assignment(self) -> str:
         return rollout_words.assignment(self)

@@ -21,7 +21,7 @@ from estimators.synthetic_did import penalties, weigh
 from readout.errors import LogError
 from readout.logs import Logs
 from readout.memo import numbers
-from readout.samples.panel import EPOCH, US, UnitPeriods
+from readout.samples.panel import EPOCH, US, Codes, UnitPeriods
 from readout.spec.designs import SyntheticControl
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -68,6 +68,11 @@ class Synthetic(UnitPeriods):
             return self.axis.position((at - EPOCH) // US // self._length)
         return self.axis.position(at)
 
+    def _inside(self) -> bool:
+        """Whether the rollout falls in the course of a period."""
+        at = self._design.rollout_at
+        return isinstance(at, datetime) and self._length is not None and bool((at - EPOCH) // US % self._length)
+
     def _require_comparison(self) -> None:
         """Refuse names that no unit bears, and a rollout that leaves no time before or after it.
 
@@ -96,6 +101,9 @@ class Synthetic(UnitPeriods):
         if problems:
             raise LogError(problems)
 
+    def starts(self) -> Codes:
+        return np.where(self.treated, self.start, self.axis.n).astype(np.intp)
+
     def counts(self) -> list[int]:
         return [int((~self.treated).sum()), int(self.treated.sum())]
 
@@ -106,9 +114,8 @@ class Synthetic(UnitPeriods):
             EstimationError: No unit has a value.
         """
         if term.name not in self._panels:
-            first = np.where(self.treated, self.start, self.axis.n)
             labels, units = self.axis.labels, tuple(visible(unit, 60) for unit in self.units)
-            self._panels[term.name] = Panel(self.values(term), first, periods=labels, units=units)
+            self._panels[term.name] = Panel(self.values(term), self.starts(), periods=labels, units=units)
         return self._panels[term.name]
 
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
@@ -171,6 +178,8 @@ class Synthetic(UnitPeriods):
         found = []
         if self.counts()[1] > 1:
             found.append("several units are treated: they are taken as their mean, each alike whatever its traffic")
+        if self._inside():
+            found.append("the rollout falls within a period, all of which counts as treated")
         if self._spec.economics is not None:
             found.append("net value against control is that of the treated units' mean; sums by arm are over rows")
         return found

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from estimators.callaway_santanna import event_effects
+from estimators.event_effects import relative_to_untreated
 from estimators.event_study import event_study, event_study_effects
-from estimators.inference import EstimationError
+from estimators.inference import EstimationError, critical_value
 from estimators.panel import Panel
 from estimators.two_by_two import two_by_two
 from tests.estimators.panels import DATA, public, staggered
@@ -151,6 +152,28 @@ def test_relative_effects_compare_with_what_the_treated_would_have_had() -> None
         assert e.relative_ci_low is not None
         assert e.relative_ci_high is not None
         assert 0.0 < e.relative_ci_low < e.relative < e.relative_ci_high
+
+
+def test_the_relative_interval_holds_zero_where_the_effects_own_does() -> None:
+    rng = np.random.default_rng(3)
+    crosses = 0
+    for _ in range(60):
+        effect = 0.15 * rng.normal(size=12)
+        level = effect + 0.05 * rng.normal(size=12)
+        found = relative_to_untreated(1.0, -1.4 + 0.8 * rng.normal(), level, effect, 20.0, 0.05)
+        if found.value is None or found.low is None or found.high is None:
+            continue
+        half = critical_value(0.05, 20.0)
+        absolute = found.value * (control := 1.0 / (1.0 + found.value))
+        crosses += found.low < 0.0 < found.high
+        assert (found.low < 0.0 < found.high) == (abs(absolute) < half * np.linalg.norm(effect))
+        for end in (found.low, found.high):
+            spread = np.linalg.norm(effect - end * (level - effect))
+            assert abs(absolute - end * control) == pytest.approx(half * spread, rel=1e-9)
+    assert 5 < crosses < 55
+    told_badly = relative_to_untreated(1.0, -0.1, np.zeros(4), np.full(4, 0.5), 5.0, 0.05)
+    assert (told_badly.low, told_badly.high) == (None, None)
+    assert "not told from 0" in told_badly.reason
 
 
 def test_what_cannot_be_estimated_is_refused_in_plain_words() -> None:

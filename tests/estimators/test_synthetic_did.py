@@ -48,6 +48,8 @@ def test_what_is_shown_adds_up() -> None:
     assert found.relative is not None
     assert found.relative_ci_low is not None
     assert found.relative_ci_low < found.relative == pytest.approx(found.estimate / found.control_value)
+    assert found.relative_ci_low == pytest.approx(found.ci_low / (found.treatment_value - found.ci_low))
+    assert found.relative_ci_high == pytest.approx(found.ci_high / (found.treatment_value - found.ci_high))
 
 
 @pytest.mark.parametrize(("treated", "variance", "n"), [(1, "placebo", 25), (3, "placebo", 20), (8, "jackknife", 30)])

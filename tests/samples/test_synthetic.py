@@ -90,17 +90,78 @@ def test_a_rollout_that_is_seen_and_passes_its_checks_ships(world: Any) -> None:
     path = world.write(regions(3), DESIGN)
     readout, folder = pipeline.run(path, out=world.out, as_of=datetime(2026, 11, 20, tzinfo=UTC))
     memo = (folder / "memo.md").read_bytes()
-    assert readout.decision.action == "ship"
+    assert (readout.decision.action, readout.decision.rule) == ("ship", "keep_what_runs")
+    assert "all traffic" not in readout.decision.next_step
     assert memo.index(b"## What must be true") < memo.index(b"## What was compared")
     assert b"r00" in (folder / "figures" / "synthetic.svg").read_bytes()
     again = pipeline.run(path, out=world.out, as_of=datetime(2026, 11, 20, tzinfo=UTC))[1]
     assert (again / "memo.md").read_bytes() == memo
 
 
+def ran(start: int = START, donors: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Regions with what was executed: the treatment in r00 from ``start`` on, and in donors from the rollout on."""
+    on = (pl.col("region") == "r00") & (pl.col("day") >= start)
+    on |= pl.col("region").is_in(list(donors)) & (pl.col("day") >= START)
+    return regions(3).with_columns(action=pl.when(on).then(pl.lit("new")).otherwise(pl.lit("old")))
+
+
+@pytest.mark.parametrize(
+    ("frame", "arms", "status", "said"),
+    [
+        (ran(), ("old", "new"), "pass", "0 % of treated rows"),
+        (ran(), ("new", "old"), "fail", "were not treated: 'r01', 'r02'"),
+        (ran(donors=("r04", "r07")), ("old", "new"), "fail", "in 2 units that it says were not treated: 'r04', 'r07'"),
+        (ran(START - 4), ("old", "new"), "fail", "of treated rows stand before their unit's rollout"),
+        (ran(START + 3), ("old", "new"), "fail", "not treated at first, or not to the end, or never: 'r00'"),
+        (ran(), ("old", "newest"), "fail", "none has executed newest"),
+        (ran(), (None, None), "skip", "design.treatment"),
+    ],
+)
+def test_what_ran_must_be_what_the_rollout_says(
+    world: Any, frame: pl.DataFrame, arms: tuple[str | None, str | None], status: str, said: str
+) -> None:
+    named = {} if arms[0] is None else {"design.control": arms[0], "design.treatment": arms[1]}
+    columns = {**DESIGN["logs.columns"], "executed": "action"}
+    world.write(frame, {**DESIGN, **named, "logs.columns": columns})
+    document = world.run("--format", "json").json
+    found = next(c for c in document["checks"] if c["name"] == "treatment_start")
+    assert (found["status"], document["decision"]["action"]) == (status, "pause" if status == "fail" else "ship")
+    assert said in found["message"]
+
+
+def test_a_placebo_that_could_have_missed_the_effect_warns(world: Any) -> None:
+    world.write(regions(4, units=7), {**DESIGN, "estimator": "synthetic_did"})
+    document = world.run("--format", "json").json
+    assert next(c for c in document["checks"] if c["name"] == "placebo")["status"] == "pass"
+    world.write(
+        regions(4, units=7, effect=-0.4), {**DESIGN, "estimator": "synthetic_did", "metrics.ms.minimum_effect": 0.1}
+    )
+    found = next(c for c in world.run("--format", "json").json["checks"] if c["name"] == "placebo")
+    assert found["status"] == "warn"
+    assert "passing says little" in found["message"]
+
+
+def test_the_figures_words_name_placebos_only_where_they_are_drawn(world: Any) -> None:
+    for method, drawn in (("synthetic_control", True), ("synthetic_did", False)):
+        path = world.write(regions(3), {**DESIGN, "estimator": method})
+        _, folder = pipeline.run(path, out=world.out, as_of=datetime(2026, 11, 20, tzinfo=UTC))
+        assert ("among those of 23 placebos" in (folder / "memo.md").read_text()) == drawn
+
+
 def test_asked_for_more_than_the_treated_it_ramps(world: Any) -> None:
     world.write(regions(3), {**DESIGN, "decision.frame": "ship"})
     decision = world.run("--format", "json").json["decision"]
     assert (decision["action"], decision["rule"]) == ("ramp", "narrower_than_asked")
+
+
+def test_no_clearer_log_promises_more_than_the_design_allows(world: Any) -> None:
+    guardrail = {"column": "tokens", "role": "guardrail", "better": "lower", "margin": 0.001}
+    for frame, promised in (("ship", False), ("explain", True)):
+        metrics = {**DESIGN["metrics"], "tokens": guardrail}
+        world.write(regions(3), {**DESIGN, "decision.frame": frame, "metrics": metrics})
+        decision = world.run("--format", "json").json["decision"]
+        assert decision["rule"] == "not_clear_enough"
+        assert decision["would_change"][0].endswith(": ship.") == promised
 
 
 def test_too_few_units_for_a_rank_give_no_interval_and_say_so(world: Any) -> None:
@@ -152,3 +213,4 @@ def test_a_gap_in_the_panel_names_the_unit(world: Any) -> None:
     (found,) = world.run("--format", "json").json["metrics"]
     assert found["estimate"] is None
     assert "r05" in found["note"]
+    assert world.run("--format", "json").json["decision"]["next_step"].startswith("Mend what keeps ms")
