@@ -6,18 +6,14 @@ batch has neither, it is static: all its requests start together and each is act
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attribution.codes import factorize
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-_LARGEST = 2.0**53  # beyond it a float no longer counts in ones
+from attribution.pieces import Blocks, Pieces, pieces_of_blocks, pieces_of_prefixes, prefix_faults
+from attribution.stays import LARGEST, Floats, Ints, Stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +26,13 @@ class Batches:
         start_step, end_step: (rows,) Decode steps in which the request is active, ``[start, end)``; both or neither.
         measured_wh: (rows,) The batch's measured facility energy, the same on each of its rows. It is shared out as
             it stands: a reading taken at the GPU or the server is to be multiplied by the site's PUE before.
+        prefix: (rows,) Which shared prefix the prompt begins with (any key; null: none), and
+        prefix_tokens: (rows,) how many tokens of the prompt it is. Both or neither.
+        blocks: Instead of these, the prompt's shareable blocks, as a prefix cache hashes them.
 
     Raises:
-        ValueError: Columns of unequal length, a column that holds no numbers, or only one of start and end.
+        ValueError: Columns of unequal length, a column that holds no numbers, only one of start and end or of
+            prefix and prefix_tokens, or both prefixes and blocks.
     """
 
     batch: ArrayLike
@@ -41,14 +41,25 @@ class Batches:
     start_step: ArrayLike | None = None
     end_step: ArrayLike | None = None
     measured_wh: ArrayLike | None = None
+    prefix: ArrayLike | None = None
+    prefix_tokens: ArrayLike | None = None
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         if (self.start_step is None) != (self.end_step is None):
             raise ValueError("start_step and end_step go together: give both, or neither for static batches")
+        if (self.prefix is None) != (self.prefix_tokens is None):
+            raise ValueError("prefix and prefix_tokens go together: give both or neither")
+        if self.prefix is not None and self.blocks is not None:
+            raise ValueError("blocks: stand in place of prefix and prefix_tokens; give one of them")
         rows = np.shape(self.batch)
         if len(rows) != 1:
             raise ValueError(f"batch: expected one value a row, got an array of shape {rows}")
-        for name in ("prompt_tokens", "output_tokens", "start_step", "end_step", "measured_wh"):
+        if self.blocks is not None and self.blocks.offsets.size != rows[0] + 1:
+            raise ValueError(f"blocks: expected {rows[0]} lists as in batch, got {self.blocks.offsets.size - 1}")
+        if self.prefix is not None and np.shape(self.prefix) != rows:
+            raise ValueError(f"prefix: expected {rows[0]} values as in batch, got shape {np.shape(self.prefix)}")
+        for name in ("prompt_tokens", "output_tokens", "start_step", "end_step", "measured_wh", "prefix_tokens"):
             column = getattr(self, name)
             if column is None:
                 continue
@@ -58,40 +69,6 @@ class Batches:
                 object.__setattr__(self, name, np.asarray(column, dtype=np.float64))
             except (TypeError, ValueError):
                 raise ValueError(f"{name}: expected numbers, got {np.asarray(column).dtype}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Stays:
-    """The rows of ``Batches`` that can be attributed: no nulls, batches numbered 0 … n_batches - 1.
-
-    Attributes:
-        rows: (m,) Where each stands in the log.
-        batch: (m,) Its batch.
-        n_batches: How many batches have at least one such row.
-        prompt, output: (m,) Tokens.
-        start, end: (m,) Steps in which it is active, ``[start, end)``, counted from its batch's first step.
-        measured_wh: (n_batches,) Measured energy, NaN where there is none to use; None without such a column.
-        measured_invalid: Batches whose measurement is zero, negative, infinite, or differs between rows.
-        unattributed: Reason → rows of the log left out, each row under its first reason.
-        incomplete_batches: Batches that lost some of their rows this way.
-    """
-
-    rows: Ints
-    batch: Ints
-    n_batches: int
-    prompt: Floats
-    output: Floats
-    start: Ints
-    end: Ints
-    measured_wh: Floats | None
-    measured_invalid: int
-    unattributed: Mapping[str, int]
-    incomplete_batches: int
-
-    @property
-    def steps(self) -> Ints:
-        """(m,) Decode steps in which the request is active."""
-        return self.end - self.start
 
 
 def resolve(batches: Batches) -> Stays:
@@ -105,6 +82,9 @@ def resolve(batches: Batches) -> Stays:
         start, end = np.asarray(batches.start_step), np.asarray(batches.end_step)
         start, end, faults = _steps(code, len(names), start, end, output)
         reasons |= faults
+    if batches.prefix is not None:
+        prefix = factorize(batches.prefix)[0]
+        reasons |= prefix_faults(prefix, np.asarray(batches.prefix_tokens), prompt)
 
     bad = np.zeros(code.size, dtype=bool)
     unattributed: dict[str, int] = {}
@@ -121,6 +101,11 @@ def resolve(batches: Batches) -> Stays:
         first = _reduce(np.minimum, start, kept, int(alive.sum()))
         start, end = start - first[kept], end - first[kept]
     measured, invalid = _measured(batches.measured_wh, keep, kept, int(alive.sum()))
+    pieces: Pieces | None = None
+    if batches.blocks is not None:
+        pieces = pieces_of_blocks(batches.blocks, keep, kept, prompt[keep])
+    elif batches.prefix is not None:
+        pieces = pieces_of_prefixes(prefix[keep], kept, np.asarray(batches.prefix_tokens)[keep])
     return Stays(
         rows=keep,
         batch=kept,
@@ -133,12 +118,13 @@ def resolve(batches: Batches) -> Stays:
         measured_invalid=invalid,
         unattributed=unattributed,
         incomplete_batches=int(np.count_nonzero(touched & alive)),
+        pieces=pieces,
     )
 
 
 def _token_faults(prompt: Floats, output: Floats) -> dict[str, NDArray[np.bool_]]:
     null = np.isnan(prompt) | np.isnan(output)
-    usable = (prompt >= 0) & (output >= 0) & (prompt <= _LARGEST) & (output <= _LARGEST)
+    usable = (prompt >= 0) & (output >= 0) & (prompt <= LARGEST) & (output <= LARGEST)
     usable &= (np.floor(prompt) == prompt) & (np.floor(output) == output)
     return {"no token count": null, "token count negative or not whole": ~null & ~usable}
 
@@ -154,7 +140,7 @@ def _steps(
     if static.any():
         start, end = np.where(static, 0.0, start), np.where(static, output, end)
     missing = ~static & (np.isnan(start) | np.isnan(end))
-    usable = (np.abs(start) <= _LARGEST) & (np.abs(end) <= _LARGEST)
+    usable = (np.abs(start) <= LARGEST) & (np.abs(end) <= LARGEST)
     usable &= (np.floor(start) == start) & (np.floor(end) == end)
     return start, end, {
         "no start or end step": missing,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution.batches import Stays
 from attribution.codes import sum_by
+from attribution.stays import Stays
 
 Floats = NDArray[np.float64]
 

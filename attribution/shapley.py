@@ -1,11 +1,7 @@
-"""Exact Shapley shares of a batch's energy under the default energy model.
+"""Exact Shapley shares of every batch's energy: modelled by an energy game, scaled to what was measured.
 
-The energy of a coalition of requests is a sum of terms, and so is its Shapley value (additivity, Shapley 1953):
-
-- what a decode step costs however many share it: ``stay.stay_shares``;
-- what a decoded token, a prompt token, a request in a step adds: the request's own.
-
-Nothing is sampled, and there is no bound on the size of a batch.
+The energy of a coalition of requests is a sum of terms, and so is its Shapley value (``game.Game``). Nothing is
+sampled; batches of any size, unless a term says otherwise.
 """
 
 from __future__ import annotations
@@ -17,17 +13,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution.batches import Batches, Stays, resolve
+from attribution.batches import Batches, resolve
 from attribution.codes import sum_by
+from attribution.game import Game
 from attribution.model import JOULES_PER_WH, EnergyModel
 from attribution.naive import naive_shares
-from attribution.stay import stay_shares
+from attribution.stays import Stays
 
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", np.float64, np.int64)
 
 EFFICIENCY_TOLERANCE = 1e-9  # of a batch's energy: what shares may miss it by, all of it rounding
-COMPONENTS = ("decode_step", "decode_token", "prefill", "host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,10 @@ class Shares:
         naive: The same energy under each rule of thumb: ``per_token``, ``per_request``, ``provisioned``.
         n_batches, n_requests: Attributed.
         total_wh: Sum of ``wh``.
-        components: Wh by term of the energy model; they sum to ``total_wh``.
+        components: Wh by term of the energy game; they sum to ``total_wh``.
+        by_term: Wh by term and request; None unless asked for.
+        leave_one_out: What the batch would have saved without the request, in Wh of ``wh``'s scale. Such values do
+            not sum to the batch: what requests share is in none of them. None unless asked for.
         efficiency_error_wh: Largest difference between a batch's energy and the sum of its shares.
         efficiency_error: The same, over the batch's energy.
         measured: None where the log has no measured energy.
@@ -79,6 +78,8 @@ class Shares:
     n_requests: int
     total_wh: float
     components: Mapping[str, float]
+    by_term: Mapping[str, Floats] | None
+    leave_one_out: Floats | None
     efficiency_error_wh: float
     efficiency_error: float
     measured: Measured | None
@@ -91,7 +92,9 @@ class Shares:
         return self.efficiency_error <= EFFICIENCY_TOLERANCE
 
 
-def attribute(batches: Batches, model: EnergyModel) -> Shares:
+def attribute(
+    batches: Batches, model: EnergyModel | Game, *, by_term: bool = False, leave_one_out: bool = False
+) -> Shares:
     """Shares the energy of every batch among its requests.
 
     Rows that cannot be attributed (a null, a negative count, an end before its start) are left out and counted in
@@ -99,27 +102,40 @@ def attribute(batches: Batches, model: EnergyModel) -> Shares:
 
     Args:
         batches: The requests, whole batches of them: drop none before, or its mates carry its energy.
-        model: Its parameters.
+        model: Parameters of the energy game; or a game itself, in joules at the facility.
+        by_term: Also give every request's share of every term.
+        leave_one_out: Also give the leave-one-out values.
+
+    Raises:
+        ValueError: A term of the game has no exact shares for a batch of such a size.
     """
     stays = resolve(batches)
-    modelled, by_component = _modelled(stays, model)
-    modelled_batch = np.sum(list(by_component.values()), axis=0)
+    if isinstance(model, EnergyModel):
+        game, to_wh = Game.of(model), model.pue / JOULES_PER_WH
+    else:
+        game, to_wh = model, 1 / JOULES_PER_WH
+    totals = {name: term.totals(stays) * to_wh for name, term in game.terms.items()}
+    modelled_batch = np.sum(list(totals.values()), axis=0) if totals else np.zeros(stays.n_batches)
+    parts = {name: share * to_wh for name, share in game.components(stays).items()} if by_term else None
+    modelled = sum(parts.values(), np.zeros(stays.batch.size)) if parts is not None else game.shares(stays) * to_wh
     factor, measured = _calibrate(stays, modelled_batch)
-    wh, batch_wh = modelled * factor[stays.batch], modelled_batch * factor
+    scale = factor[stays.batch]
+    wh, batch_wh = modelled * scale, modelled_batch * factor
     error = np.abs(sum_by(stays.batch, wh, stays.n_batches) - batch_wh)
 
     rows = np.size(batches.prompt_tokens)
-    size = np.bincount(stays.batch, minlength=stays.n_batches)
     return Shares(
         wh=_spread(wh, stays, rows),
         modelled_wh=_spread(modelled, stays, rows),
         batch_wh=_spread(batch_wh[stays.batch], stays, rows),
-        batch_size=_spread(size[stays.batch], stays, rows, missing=0),
+        batch_size=_spread(stays.size[stays.batch], stays, rows, missing=0),
         naive={rule: _spread(share, stays, rows) for rule, share in naive_shares(stays, batch_wh).items()},
         n_batches=stays.n_batches,
         n_requests=stays.batch.size,
         total_wh=float(wh.sum()),
-        components={name: float(whole @ factor) for name, whole in by_component.items()},
+        components={name: float(whole @ factor) for name, whole in totals.items()},
+        by_term=None if parts is None else {name: _spread(x * scale, stays, rows) for name, x in parts.items()},
+        leave_one_out=_spread(game.marginals(stays) * to_wh * scale, stays, rows) if leave_one_out else None,
         efficiency_error_wh=float(error.max(initial=0.0)),
         efficiency_error=float((error[batch_wh > 0] / batch_wh[batch_wh > 0]).max(initial=0.0)),
         measured=measured,
@@ -136,28 +152,6 @@ def carbon_g(wh: Floats, g_per_kwh: float | Floats) -> Floats:
         g_per_kwh: Grid intensity, one or (rows,).
     """
     return wh / 1000 * g_per_kwh
-
-
-def _modelled(stays: Stays, model: EnergyModel) -> tuple[Floats, Mapping[str, Floats]]:
-    """Facility Wh of every request (m,), and of every batch (n_batches,) by component."""
-    to_wh = model.pue / JOULES_PER_WH
-    stay, reached = stay_shares(stays.batch, stays.start, stays.end, stays.n_batches)
-    token_j = model.e_tok_j * stays.output
-    prefill_j = model.prefill_j(stays.prompt)
-    host_own_j = model.host_j_per_request_step * stays.steps + model.prefill_host_j(stays.prompt)
-    own_j = token_j + prefill_j + host_own_j
-    modelled = (own_j + (model.e0_j + model.host_j_per_step) * stay) * to_wh
-
-    def whole(own: Floats) -> Floats:
-        return sum_by(stays.batch, own, stays.n_batches)
-
-    values = (
-        model.e0_j * reached,
-        whole(token_j),
-        whole(prefill_j),
-        model.host_j_per_step * reached + whole(host_own_j),
-    )
-    return modelled, {name: value * to_wh for name, value in zip(COMPONENTS, values, strict=True)}
 
 
 def _calibrate(stays: Stays, modelled_wh: Floats) -> tuple[Floats, Measured | None]:

@@ -11,7 +11,7 @@ from attribution.batches import Batches
 from attribution.model import EnergyModel
 from attribution.shapley import Shares, attribute
 
-MODEL = EnergyModel("m", "s", "g", e0_j=3.0, e_tok_j=0.1, prefill_j_per_token=0.02, pue=1.1)
+MODEL = EnergyModel(name="m", source="s", gpu="g", e0_j=3.0, e_tok_j=0.1, prefill_j_per_token=0.02, pue=1.1)
 NAN = float("nan")
 
 

@@ -10,7 +10,7 @@ from attribution.model import EnergyModel
 from attribution.shapley import attribute
 from attribution.totals import by_label
 
-MODEL = EnergyModel("m", "s", "g", e0_j=3.0, e_tok_j=0.1, prefill_j_per_token=0.02, pue=1.1)
+MODEL = EnergyModel(name="m", source="s", gpu="g", e0_j=3.0, e_tok_j=0.1, prefill_j_per_token=0.02, pue=1.1)
 SHARES = attribute(Batches([1, 1, 1, 2, 2], [10, 20, 30, 40, float("nan")], [5, 6, 7, 8, 9]), MODEL)
 
 
