@@ -72,6 +72,8 @@ from estimators.tail_index import tail_index
 from estimators.trimmed import trimmed
 from estimators.two_by_two import two_by_two
 from estimators.two_stage_least_squares import two_stage_least_squares, wald
+from estimators.value_bound import ValueBound, value_bound
+from estimators.weight_diagnostics import WeightDiagnostics, weight_diagnostics, weight_diagnostics_from
 from estimators.winsorized import winsorized
 
 METHODS: Mapping[str, Callable[..., Estimate]] = {
@@ -136,6 +138,8 @@ __all__ = [
     "Sensitivity",
     "UnitSums",
     "Value",
+    "ValueBound",
+    "WeightDiagnostics",
     "aipw",
     "balance_table",
     "bandwidth_sensitivity",
@@ -219,8 +223,11 @@ __all__ = [
     "trimmed",
     "two_by_two",
     "two_stage_least_squares",
+    "value_bound",
     "value_of",
     "wald",
+    "weight_diagnostics",
+    "weight_diagnostics_from",
     "weight_notes",
     "winsorized",
 ]

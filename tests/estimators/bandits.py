@@ -69,3 +69,15 @@ def bandit(seed: int, *, units: int, rows: int, actions: int, bent: float = 0.0,
     weight = (action == target) / propensity
     cost = 1.0 + rng.gamma(2.0, 0.5, size=n)
     return Bandit(x, action, target, propensity, weight, reward, cost, unit, float(mean[each, target].mean()))
+
+
+def softmax_policy(logs: Bandit, actions: int) -> Array:
+    """``(n, actions)`` probabilities of a target policy that follows the features."""
+    score = logs.x @ np.random.default_rng(5).normal(size=(3, actions))
+    score = np.exp(score - score.max(axis=1, keepdims=True))
+    return np.asarray(score / score.sum(axis=1, keepdims=True))
+
+
+def crude_predictions(logs: Bandit, actions: int) -> Array:
+    """``(n, actions)`` rewards that somebody's model predicts, wrong in part."""
+    return np.asarray(2.0 + 0.3 * logs.x[:, :1] + 0.1 * np.arange(actions) + 0.05 * logs.x[:, 1:2] * np.arange(actions))
