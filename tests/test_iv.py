@@ -470,3 +470,18 @@ def test_the_figure_says_zero_where_taking_adjusters_out_leaves_rounding(world: 
     document = run(world, given, {"design.adjust": ["turn"]})
     low = document["diagnostics"]["instrument_bins"]["bins"][0]
     assert low["taken"] == 0.0
+
+
+def test_a_trigger_looks_at_the_rows_that_were_treated_not_at_those_assigned(world: Any, frame: pl.DataFrame) -> None:
+    given = frame.with_columns(failed=(pl.col("did") == "new") & (pl.int_range(pl.len()) % 5 == 0))
+    treated = given.filter(pl.col("did") == "new")
+    limit = 0.8 * float(treated["failed"].mean())  # type: ignore[arg-type]
+    assert given.filter(pl.col("arm") == "new")["failed"].mean() < limit  # type: ignore[operator]
+    triggers = [{"metric": "errors", "above": limit}, {"expr": "failed", "above": limit, "where": "tier = 'pro'"}]
+    document = run(world, given, {"rollback": triggers})
+    assert document["decision"]["action"] == "rollback"
+    first, second = document["diagnostics"]["rollback_triggers"]
+    assert first["value"] == pytest.approx(treated["failed"].mean())
+    assert second["value"] == pytest.approx(treated.filter(pl.col("tier") == "pro")["failed"].mean())
+    assert f"on {len(treated):,} rows" in check(document, "rollback_trigger")["message"]
+    assert "control 0)" in check(document, "rollback_trigger")["message"]

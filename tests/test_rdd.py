@@ -391,3 +391,11 @@ def test_the_figure_names_any_cutoff(world: Any, cutoff: float, said: str) -> No
     svg = draw(found)["figures/discontinuity.svg"].decode()
     assert said in svg
     assert f"the cutoff {said[7:-1]} at" in alt_text("figures/discontinuity.svg", found)
+
+
+def test_a_trigger_of_a_fuzzy_cutoff_looks_at_what_ran(world: Any) -> None:
+    frame = log(fuzzy=True)
+    treated = frame.filter(pl.col("ran") == "premium")["err"].mean()
+    found = read(world, frame, design__fuzzy=True, rollback=[{"metric": "errors", "above": 0.5}])
+    (row,) = check(found, "rollback_trigger").details["rollback_triggers"]
+    assert (row["status"], row["value"]) == ("quiet", pytest.approx(treated))

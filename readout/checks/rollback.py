@@ -9,37 +9,45 @@ import polars as pl
 from readout.errors import SpecError
 from readout.evidence import Evidence, count, rows_table
 from readout.logs import Logs
+from readout.logs.treated import arm_role
 from readout.reduce import Table
 from readout.results import Check
 from readout.samples.discontinuity import Discontinuity
+from readout.spec.designs import IV, RDD
 from readout.spec.model import Spec, Trigger
 from readout.terms import Term, eligible_only
 from readout.text import named
 
+# Rows on which the treatment did not run, and on which it did.
+SIDES = (" other", " treated")
+
 
 def tables(spec: Spec, logs: Logs, terms: list[Term]) -> list[Table]:
-    """For each trigger: numerator, denominator and rows by arm.
+    """For each trigger: numerator, denominator and rows by arm; by what ran where that is not the arm.
 
     Raises:
         SpecError: A condition on a metric that is no mean of rows.
     """
     by_name = {t.name: t for t in terms}
     sums: dict[str, pl.Expr] = {}
-    mask = eligible_only(spec, logs)
+    mask, sides = eligible_only(spec, logs), _sides(spec, logs)
     for i, trigger in enumerate(spec.rollback):
         if trigger.no_movement:
             continue
         where = _where(i, trigger, logs)
         if trigger.expr is not None:
             value = mask(logs.expressions.sql_number(trigger.expr, ("rollback", i, "expr")))
-            num, den = pl.when(where).then(value), count(where & value.is_not_null())
+            num, den = value, count(value.is_not_null())
         else:
             term = by_name[str(trigger.metric)]
             if term.quantile is not None or term.per_unit:
                 _refuse_where(spec, i, trigger)
                 continue
-            num, den = pl.when(where).then(term.num), pl.when(where).then(term.weight)
-        sums |= {f"trigger {i}|num": num, f"trigger {i}|den": den, f"trigger {i}|n": count(num.is_not_null() & where)}
+            num, den = term.num, term.weight
+        for side, mine in sides.items():
+            rows = where & mine
+            sums |= {f"trigger {i}|{what}{side}": pl.when(rows).then(e) for what, e in (("num", num), ("den", den))}
+            sums[f"trigger {i}|n{side}"] = count(num.is_not_null() & rows)
     return [rows_table(sums)]
 
 
@@ -89,8 +97,8 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
             None,
         )
     assert trigger.above is not None
-    if f"trigger {i}|n" in evidence.tables["rows"].columns:
-        n = evidence.total(f"trigger {i}|n", arm)
+    if not {f"trigger {i}|n{side}" for side in ("", *SIDES)}.isdisjoint(evidence.tables["rows"].columns):
+        n = int(_sum(evidence, i, "n", arm))
         treated = _ratio(evidence, i, arm)
         control = _ratio(evidence, i, 0)
     else:
@@ -112,9 +120,26 @@ def _judge(evidence: Evidence, i: int, trigger: Trigger, arm: int) -> tuple[str,
 
 
 def _ratio(evidence: Evidence, i: int, arm: int) -> float | None:
-    den = evidence.amount(f"trigger {i}|den", arm)
-    value = evidence.amount(f"trigger {i}|num", arm) / den if den else math.nan
+    den = _sum(evidence, i, "den", arm)
+    value = _sum(evidence, i, "num", arm) / den if den else math.nan
     return value if math.isfinite(value) else None
+
+
+def _sum(evidence: Evidence, i: int, what: str, arm: int) -> float:
+    name = f"trigger {i}|{what}"
+    if name in evidence.tables["rows"].columns:
+        return evidence.amount(name, arm)
+    return sum(evidence.amount(name + SIDES[int(arm > 0)], code) for code in range(len(evidence.arms)))
+
+
+def _sides(spec: Spec, logs: Logs) -> dict[str, pl.Expr]:
+    """Rows on which the treatment ran and others, where an arm is not what ran; elsewhere all, to be told by arm."""
+    design = spec.design
+    instrument = isinstance(design, IV) and arm_role(spec, logs.columns) == "arm"
+    if not (instrument or (isinstance(design, RDD) and design.fuzzy)):
+        return {"": pl.lit(True)}
+    ran = pl.col("@executed" if logs.has("executed") else "@arm") == design.treatment[0]
+    return dict(zip(SIDES, (~ran, ran), strict=True))
 
 
 def _where(i: int, trigger: Trigger, logs: Logs) -> pl.Expr:
