@@ -146,7 +146,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "found": "; ".join(dict.fromkeys(match.short for match in found)),
         "sample": _sample_needed(facts),
         "then": "" if evidence.spec.design.kind in RAMP_AT_MOST or narrower(evidence.spec) else ": ship",
-        "whom": whom(evidence.spec),
+        "whom": whom(evidence.spec, evidence.sample),
     }
     return Decision(
         action=rule.action,

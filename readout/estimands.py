@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from readout.memo.numbers import percent
 from readout.spec.designs import RDD, Observational
 from readout.spec.model import Spec
 
@@ -26,10 +29,12 @@ def narrower(spec: Spec) -> str:
     return "" if estimand(spec) == "ate" else _of(spec)
 
 
-def whom(spec: Spec) -> str:
-    """Those whom a local effect is of, in words."""
+def whom(spec: Spec, sample: object = None) -> str:
+    """Those whom a local effect is of, in words, with their share where the sample knows it."""
     if not isinstance(spec.design, RDD):
-        return "those whom the instrument moves"
+        share = getattr(getattr(sample, "compliers", None), "share", math.nan)
+        said = f" ({percent(share)} of rows)" if 0.0 < share <= 1.0 else ""
+        return f"those whom the instrument moves{said}"
     return "those near the cutoff whom crossing it treats" if spec.design.fuzzy else "those near the cutoff"
 
 

@@ -160,8 +160,7 @@ def _iv(design: IV) -> tuple[Line, ...]:
         (
             f"{push} (no defiers).",
             (),
-            "The effect is on those whom it moves; how many they are, and how they differ, is shown where treatment "
-            "and instrument are there or not.",
+            "Where some are moved the other way, the effect is of a mix in which they count against the others.",
         ),
     )
 

@@ -13,7 +13,7 @@ from estimators.estimate import Estimate
 from readout import decide as decisions
 from readout.decide import decide, rules
 from readout.results import Check, MetricResult
-from readout.spec.designs import RDD, DiD, Observational, UserRCT
+from readout.spec.designs import IV, RDD, DiD, Observational, UserRCT
 from readout.spec.fields import Effect
 from readout.spec.metrics import Metric
 
@@ -94,6 +94,7 @@ ECONOMICS = SimpleNamespace(bar=None)
 DESIGNS: dict[str, Any] = {
     "user_rct": UserRCT(control="old", treatment=("new",), shared_state=False),
     "did": DiD(rollout="r"),
+    "iv": IV(instrument=("z",)),
     "rdd": RDD(running="x", cutoff=0.0),
     "observational": Observational(control="old", treatment=("new",)),
 }
@@ -115,6 +116,7 @@ LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("not_clear_enough", "ramp", {"checks": [failed("execution_divergence", "ramp")]}),
     ("narrower_than_asked", "ramp", {"frame": "ship", "kind": "did"}),
     ("identification_not_shown", "ramp", {"kind": "did", "checks": [UNSEEN]}),
+    ("effect_is_of_those_moved", "target", {"kind": "iv"}),
     ("effect_is_local", "target", {"kind": "rdd"}),
     ("not_randomized", "ramp", {"kind": "observational"}),
     ("keep_what_runs", "ship", {"kind": "did"}),

@@ -167,6 +167,10 @@ def test_the_memo_opens_with_what_must_be_true_and_the_decision_is_local(world: 
     memo = next(world.out.rglob("memo.md")).read_text()
     assert memo.index("What must be true") < memo.index("## Effects")
     assert "The action itself was not randomized" in memo
+    share = document["diagnostics"]["compliers"]["share"]
+    whom = f"to those whom the instrument moves ({100 * share:.2g} % of rows): latency"
+    assert whom in document["decision"]["headline"]
+    assert "nobody can pick out" in document["decision"]["next_step"]
 
 
 def test_adjusters_and_wald(world: Any, frame: pl.DataFrame) -> None:
@@ -311,6 +315,7 @@ def test_what_the_policy_chose_is_an_instrument_only_with_its_probabilities(worl
         ({"design.instrument": "at"}, 3, "expected numbers, true/false or text"),
         ({"design.instrument": "same"}, 3, "the instrument has one value"),
         ({"design.instrument": "nan"}, 3, "design.instrument.0: holds NaN or infinity"),
+        ({"design.adjust": ["arm"]}, 2, "'arm' is the instrument"),
         ({"design.adjust": ["nan"]}, 3, "design.adjust.0: holds NaN or infinity"),
         ({"design.treatment": "other"}, 3, "no kept row of arm 'other'"),
         ({"design.treatment": ["new", "other"]}, 2, "several treatments in this design"),
@@ -356,6 +361,9 @@ def test_economics_reads_net_value_on_those_who_are_moved(world: Any, frame: pl.
     _, d, z, _ = arrays(frame)
     net = -10.0 * np.cov(z, cost)[0, 1] / np.cov(z, d)[0, 1]
     assert document["economics"]["net_usd_per_1k_requests"]["estimate"] == pytest.approx(net, rel=1e-8)
+    assert (
+        "Net value against control on those whom the instrument moves: " in next(world.out.rglob("memo.md")).read_text()
+    )
 
 
 def test_exchanged_arms_are_seen(world: Any, frame: pl.DataFrame) -> None:

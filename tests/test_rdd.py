@@ -288,6 +288,7 @@ def test_the_order_of_rows_does_not_matter_and_bytes_repeat(world: Any) -> None:
         ({"metrics.ttft.quantile": 0.9}, "metrics.ttft.quantile"),
         ({"metrics.ttft.robust": {"method": "winsorize"}}, "metrics.ttft.robust"),
         ({"metrics.errors.on": "untreated"}, "metrics.errors.on"),
+        ({"design.covariates": ["tokens"]}, "design.covariates"),
         ({"decision": {"looks": "sequential"}}, "decision.looks"),
         ({"design.treatment": ["premium", "turbo"]}, "design.treatment"),
         ({"design.fuzzy": True, "design.control": None, "design.treatment": None}, "design.control"),
@@ -313,6 +314,9 @@ TIRED: list[tuple[str, Callable[[pl.DataFrame], pl.DataFrame], dict[str, Any], s
     ("infinite running", lambda f: infinite(f, "tokens"), {}, "design.running"),
     ("infinite covariate", lambda f: infinite(f, "cost"), {"design.covariates": ["cost"]}, "design.covariates"),
     ("no action", lambda f: f.drop("ran"), {"design.fuzzy": True, "logs.columns": {}}, "the role 'executed'"),
+    ("a time", lambda f: f.with_columns(t=pl.date(2026, 1, 1)), {"design.covariates": ["t"]}, "true/false or text"),
+    ("names", lambda f: pl.concat([f] * 6).with_columns(t=pl.int_range(pl.len()).cast(pl.String)),
+     {"design.covariates": ["t"]}, "1,200 different texts; expected groups"),
     ("another label", lambda f: f, {"design.fuzzy": True, "design.treatment": "turbo"}, "turbo ran on no kept row"),
 ]  # fmt: skip
 
@@ -399,3 +403,13 @@ def test_a_trigger_of_a_fuzzy_cutoff_looks_at_what_ran(world: Any) -> None:
     found = read(world, frame, design__fuzzy=True, rollback=[{"metric": "errors", "above": 0.5}])
     (row,) = check(found, "rollback_trigger").details["rollback_triggers"]
     assert (row["status"], row["value"]) == ("quiet", pytest.approx(treated))
+
+
+def test_text_covariates_are_read_by_level(world: Any) -> None:
+    frame = log().with_columns(ttft=pl.col("ttft") + 100 * (pl.col("tier") == "pro"))
+    a, pro = arrays(frame), (frame["tier"] == "pro").cast(pl.Float64).to_numpy()
+    wanted = local_linear(a["ttft"], a["tokens"], cutoff=CUTOFF, covariates=pro)
+    found = read(world, frame, design__covariates=["tier"])
+    agrees(found, "ttft", wanted)
+    assert any("lines are those without covariates" in note for note in found.notes)
+    assert check(found, "treatment_start").message.startswith("premium ran on all ")

@@ -69,6 +69,11 @@ def treatment_start(evidence: Evidence) -> Check:
     limit = threshold(evidence.spec, name, 0.01)
     value = share(left + early, int(known.sum()))
     action = named(sample.design.treatment[0])
+    if not left and not early:
+        message = f"{action} ran on all {int(beyond.sum()):,} rows from the cutoff on, on none of the others"
+        if not known.all():
+            message = f"{action} ran from the cutoff on and not below it, on all {int(known.sum()):,} rows that say"
+        return Check(name, "assignment", "pass", message, value=value, threshold=limit)
     message = (
         f"{action} did not run on {left:,} of {int((known & beyond).sum()):,} rows from the cutoff on, and ran on "
         f"{early:,} of {int((known & ~beyond).sum()):,} below it ({percent(value)} of all)"

@@ -55,15 +55,15 @@ def arm_role(spec: Spec, columns: Columns) -> str | None:
 
 
 def named_columns(spec: Spec) -> list[tuple[KeyPath, str, str]]:
-    """Columns that the design names beside the roles: the place, the column, and whether it holds ``time``, ``number``
-    or ``value``."""
+    """Columns that the design names beside the roles: the place, the column, and whether it holds ``time``, ``number``,
+    ``fact`` (numbers, flags or groups) or ``value``."""
     design = spec.design
     found: list[tuple[KeyPath, str, str]] = []
     if isinstance(design, DiD):
         found.append((("design", "rollout"), design.rollout, "time"))
     if isinstance(design, RDD):
         found.append((("design", "running"), design.running, "number"))
-        found += [(("design", "covariates", i), name, "number") for i, name in enumerate(design.covariates)]
+        found += [(("design", "covariates", i), name, "fact") for i, name in enumerate(design.covariates)]
     if isinstance(design, IV):
         found += [(("design", "instrument", i), name, "value") for i, name in enumerate(design.instrument)]
     if isinstance(design, Observational):
@@ -99,6 +99,8 @@ def misfit(column: str, kind: str, columns: Columns, schema: Schema) -> str:
         return ""
     if kind == "number" and not (dtype.is_numeric() or dtype == pl.Boolean):
         return f"{said} numbers"
+    if kind == "fact" and not (dtype.is_numeric() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum)):
+        return f"{said} numbers, true/false or text"
     if dtype.is_nested() or dtype == pl.Null:
         return f"{said} text, numbers or booleans"
     return ""

@@ -249,6 +249,10 @@ def checks(readout: Readout) -> list[str]:
     )
 
 
+# Whom a net value is of that is not an average over the arms.
+_NET_OF = {"late": " on those whom the instrument moves", "local": " at the cutoff"}
+
+
 def economics(readout: Readout) -> list[str]:
     """Net value against the bar, and value and cost by arm."""
     money = readout.economics
@@ -268,18 +272,18 @@ def economics(readout: Readout) -> list[str]:
     rows = [[name(str(arm)), *(cells.get(arm, DASH) for _, cells in columns)] for arm in arms]
     return section(
         "## Economics",
-        [" ".join(_economics_sentences(money))],
+        [" ".join(_economics_sentences(money, _NET_OF.get(str(readout.design.get("estimand")), "")))],
         table(["Arm", *(header for header, _ in columns)], rows, right="l" + "r" * len(columns)) if columns else [],
     )
 
 
-def _economics_sentences(money: Mapping[str, Any]) -> list[str]:
+def _economics_sentences(money: Mapping[str, Any], whose: str) -> list[str]:
     net, bar = money.get("net_usd_per_1k_requests") or {}, money.get("bar")
     estimate, low, high = (net.get(key) for key in ("estimate", "ci_low", "ci_high"))
     if estimate is None:
         sentences = ["The net value could not be estimated."]
     else:
-        sentences = [f"Net value against control: {effect(estimate, low, high)} USD per 1,000 requests."]
+        sentences = [f"Net value against control{whose}: {effect(estimate, low, high)} USD per 1,000 requests."]
     if bar is not None and low is not None and high is not None:
         wanted = f"the bar of {number(bar)}"
         if low > bar:
@@ -351,6 +355,7 @@ def outlook(readout: Readout) -> list[str]:
     chosen = readout.decision
     goes_on = chosen.action in ("ship", "ramp", "target", "holdout")
     heading = "## What stops the ramp" if goes_on else "## What would stop a ramp"
+    heading = "## What stops it" if chosen.action == "target" else heading
     stops = section(heading, bullets(markdown(condition) for condition in chosen.stop_if))
     changes = section("## What would change the decision", bullets(markdown(text) for text in chosen.would_change))
     then = section("## Next step", [markdown(chosen.next_step)] if chosen.next_step else [])

@@ -321,7 +321,12 @@ class Discontinuity:
     def _matrix(self) -> Matrix | None:
         if not self.design.covariates:
             return None
-        made = design_matrix(self._raw(self.design.covariates), self.design.covariates)
+        frame = self._raw(self.design.covariates)
+        if ids := identifiers(frame, self.design.covariates):
+            message = f"column {visible(ids[0])!r} has {frame[ids[0]].n_unique():,} different texts; expected groups"
+            at = ("design", "covariates", self.design.covariates.index(ids[0]))
+            raise LogError([self._spec.source.problem(at, message)])
+        made = design_matrix(frame, self.design.covariates)
         return made.x if made.names else None
 
     def _by_unit(self, y: Vector, x: Vector, takeup: Vector | None, units: Codes) -> Points:

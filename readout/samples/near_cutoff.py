@@ -95,6 +95,8 @@ def remarks(spec: Spec, design: RDD, held: str) -> list[str]:
     ]
     if design.fuzzy:
         found.append("rows stand under the arm of their side of the cutoff, whatever ran on them; so do sums by arm")
+    if design.covariates:
+        found.append("the figure's lines are those without covariates, so that their gap is not quite the effect")
     if spec.economics is not None:
         found.append("net value against control is that at the cutoff; sums by arm are over all rows")
     return [*found, held] if held else found

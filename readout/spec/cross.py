@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from readout.spec import looks
-from readout.spec.designs import OPE, RDD, Observational, Switchback, SyntheticControl
+from readout.spec.designs import IV, OPE, RDD, Observational, Switchback, SyntheticControl
 from readout.spec.fields import Effect
 from readout.spec.metrics import MetricKeys, Role
 from readout.spec.model import CHECKS
@@ -165,6 +165,18 @@ def _arms(design: Any) -> Iterator[Finding]:
 def _design(design: Any) -> Iterator[Finding]:
     if isinstance(design, Switchback):
         yield from _blocks(design)
+    if isinstance(design, IV):
+        for i, name in enumerate(design.adjust):
+            if name in design.instrument:
+                yield Finding(
+                    ("design", "adjust", i), f"{name!r} is the instrument; adjusting for it leaves nothing of it"
+                )
+    if isinstance(design, RDD):
+        for i, name in enumerate(design.covariates):
+            if name == design.running:
+                yield Finding(
+                    ("design", "covariates", i), f"{name!r} is the running variable; the fits follow it as it is"
+                )
     if isinstance(design, OPE):
         policy = design.target_policy
         if policy is None and design.policy_probability is None:
