@@ -31,12 +31,14 @@ class _Seen:
         would_do: The straight trend that alone would make an effect of the larger of the estimate and the minimum
             effect.
         power: Chance that the test finds that trend.
+        farthest: The event time before the rollout whose effect is most errors from zero, and that effect.
     """
 
     metric: Metric
     test: TrendTest
     would_do: float
     power: float
+    farthest: tuple[int, float]
 
 
 def pre_trend(evidence: Evidence) -> Check:
@@ -71,14 +73,18 @@ def _look(evidence: Evidence, sample: Rollouts, metric: Metric) -> _Seen:
         EstimationError: Too few periods or units.
     """
     term = evidence.terms[metric.name]
-    found = trend_test(sample.by_event_time(term), alpha=threshold(evidence.spec, "pre_trend", 0.05))
+    effects = sample.by_event_time(term)
+    found = trend_test(effects, alpha=threshold(evidence.spec, "pre_trend", 0.05))
     effect = evidence.effect(metric.name, 1)
     if effect is None:
         raise EstimationError(evidence.why_not(metric.name, 1))
     least = metric.minimum_effect
     smallest = 0.0 if least is None else least.value * (abs(effect.control_value) if least.relative else 1.0)
     would_do = max(abs(effect.estimate), smallest) / sample.reach(term)
-    return _Seen(metric, found, would_do, found.power(would_do))
+    before = effects.before()
+    most = int(abs(before.estimates / before.std_errors).argmax())
+    farthest = (int(before.keys[most]), float(before.estimates[most]))
+    return _Seen(metric, found, would_do, found.power(would_do), farthest)
 
 
 def _said(evidence: Evidence, one: _Seen, limit: float) -> str:
@@ -88,6 +94,8 @@ def _said(evidence: Evidence, one: _Seen, limit: float) -> str:
     trend = f"a trend of {number(test.detectable(POWER))} a period would have been seen with {percent(POWER)}"
     if test.p_value < limit:
         moved = f"{number(test.slope, 3, True)} a period on average"
+        if test.kind == "joint" and test.df > 1:
+            moved += f", and {number(one.farthest[1], 3, True)} at event time {one.farthest[0]}"
         return f"{name} moved apart before the rollout ({what}, {p}): {moved}, where parallel trends ask for none"
     made = f"one that makes an effect of that size by itself is {number(one.would_do)} a period"
     passed = f"{name} shows no trend before the rollout ({what}, {p}); {trend}; {made}"

@@ -68,6 +68,7 @@ class Rollouts(UnitPeriods):
         if problems:
             raise LogError(problems)
         self._panels: dict[str, Panel] = {}
+        self._effects: dict[str, Effects] = {}
         self.clusters: np.ndarray | None = None
         self.matrix: DesignMatrix | None = None
         self.moving = self.within = 0
@@ -297,10 +298,15 @@ class Rollouts(UnitPeriods):
         Raises:
             EstimationError: As the methods.
         """
+        if term.name not in self._effects:
+            self._effects[term.name] = self._by_event_time(self.panel(term))
+        return self._effects[term.name]
+
+    def _by_event_time(self, panel: Panel) -> Effects:
         if self.method == "event_study":
-            self._require_company(self.panel(term))
-            return event_study_effects(self.panel(term))
-        return event_effects(self.panel(term), controls=self.design.controls, small=SMALL, unbiased=True)
+            self._require_company(panel)
+            return event_study_effects(panel)
+        return event_effects(panel, controls=self.design.controls, small=SMALL, unbiased=True)
 
     @staticmethod
     def _require_company(panel: Panel) -> None:
