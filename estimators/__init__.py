@@ -11,6 +11,7 @@ from estimators.callaway_santanna import callaway_santanna, event_effects
 from estimators.carryover import effect_since_switch, lagged_effects
 from estimators.catoni import catoni
 from estimators.cells import Cells
+from estimators.clip_trade import Trade, clip_trade
 from estimators.cluster_means import cluster_means
 from estimators.cluster_robust import cluster_robust
 from estimators.clustered_difference import clustered_difference
@@ -25,6 +26,7 @@ from estimators.estimate import Estimate
 from estimators.evalue import EValue, evalue, evalue_of_difference
 from estimators.event_effects import Effects
 from estimators.event_study import event_study, event_study_effects
+from estimators.exploration import Exploration, exploration
 from estimators.horvitz_thompson import horvitz_thompson, leave_one_out_paths
 from estimators.inference import EstimationError, minimum_detectable_effect
 from estimators.ips import ips, snips
@@ -124,6 +126,7 @@ __all__ = [
     "Effects",
     "Estimate",
     "EstimationError",
+    "Exploration",
     "FittedRewards",
     "Histogram",
     "JointMoments",
@@ -136,6 +139,7 @@ __all__ = [
     "PotentialMeans",
     "RieszSensitivity",
     "Sensitivity",
+    "Trade",
     "UnitSums",
     "Value",
     "ValueBound",
@@ -151,6 +155,7 @@ __all__ = [
     "callaway_santanna",
     "catoni",
     "chi_square_srm",
+    "clip_trade",
     "cluster_means",
     "cluster_robust",
     "clustered_difference",
@@ -173,6 +178,7 @@ __all__ = [
     "event_effects",
     "event_study",
     "event_study_effects",
+    "exploration",
     "fitted_curves",
     "fold_of",
     "holm",
