@@ -45,9 +45,9 @@ NEAREST, NEAREST_SHARE = 50, 0.1
 # fewer the test fires too often where nobody sorts.
 NEAR = 30
 # A placebo cutoff has so many rows, or units that stand on several, on either side of it.
-PLACEBO_ROWS = 100
+PLACEBO_ROWS = 50
 # Where a test fires by default: with bandwidths chosen on some hundred rows errors come out a little small, and tests
-# at these levels fire in 3 to 6 % where nothing jumps.
+# at these levels fire in 2 to 6 % where nothing jumps.
 JUMP_LEVEL, PLACEBO_LEVEL = 0.04, 0.02
 # Errors of the checks' own fits: those of the nearest neighbours find jumps too often where rows are few.
 VARIANCE = "hc3"
