@@ -10,9 +10,9 @@ fire there and where the assumption holds. Run from the root of the repository:
     OMP_NUM_THREADS=1 nice python -m benchmarks.quasi_study --experiments 1000 --write docs/quasi_calibration.md
 
 Every row is written as soon as it is measured. ``--only did`` measures the rows of one family (``obs``, ``did``,
-``sc``, ``iv``, ``rdd``) or those that a word occurs in. Rows of the first table that lie outside their band are measured
-further, up to ``--further`` experiments: the first ones are too few to say of a coverage of 95 % that it lies within 94
-to 96. A test's false alarms likewise.
+``sc``, ``iv``, ``rdd``) or those that a word occurs in. Rows of the first table that lie outside their band are
+measured further, up to ``--further`` experiments: the first ones are too few to say of a coverage of 95 % that it lies
+within 94 to 96. A test's false alarms likewise.
 """
 
 from __future__ import annotations
