@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from estimators.estimate import Estimate
+from estimators.few_units import FewUnits, few_units
 from estimators.inference import EstimationError, Relative, finish, relative_from_log, relative_reason, t_interval
 from estimators.matches import Matches
 from estimators.neighbours import Codes
@@ -70,20 +71,21 @@ def matching(
     d = matches.treated
     rest = num - np.where(d, means[1], means[0]) * (1.0 if den is None else den)
     rest = rest / np.where(d, scales[1], scales[0])
-    std_error = math.sqrt(work.variance(rest))
+    variance, df = work.variance(rest)
+    std_error = math.sqrt(variance)
     if std_error <= 1e-13 * max(map(abs, means)):
         raise EstimationError("the outcome does not vary, so nothing says how sure the estimate is")
     return finish(
         "matching",
         estimate=means[1] - means[0],
         std_error=std_error,
-        df=work.df,
+        df=df,
         alpha=alpha,
         control_value=means[0],
         treatment_value=means[1],
         n_control=work.units(~d),
         n_treatment=work.units(d),
-        relative=_relative(work, rest, means, alpha),
+        relative=_relative(work, rest, means, df, alpha),
         diagnostics=_notes(work),
     )
 
@@ -132,11 +134,11 @@ class _Work:
         used = self.matches.used
         return float(without[used].mean()), float(with_treatment[used].mean())
 
-    def variance(self, values: Vector) -> float:
-        """Variance of the effect on ``values``, whose effect is zero (or of any size: it is centred)."""
+    def variance(self, values: Vector) -> tuple[float, float]:
+        """Variance of the effect on ``values``, whose effect is zero (or of any size: it is centred), and its df."""
         if self.matches.units is not None:
             return self._clustered(values, self.matches.units)
-        return self._abadie_imbens(values)
+        return self._abadie_imbens(values), math.inf
 
     def _abadie_imbens(self, values: Vector) -> float:
         m = self.matches
@@ -153,7 +155,8 @@ class _Work:
             raise EstimationError("the matches are too few for a standard error under an estimated propensity")
         return total / n**2
 
-    def _clustered(self, values: Vector, units: Codes) -> float:
+    def _clustered(self, values: Vector, units: Codes) -> tuple[float, float]:
+        """Variance, and its degrees of freedom."""
         m = self.matches
         n, d = int(m.used.sum()), m.treated
         control = self.fitted(values, 0)
@@ -165,11 +168,26 @@ class _Work:
             parts += np.where(d, values - self.left_out(values, 1, units), -rest) * m.weights
         parts -= np.where(m.used, parts.sum() / n, 0.0)
         involved = m.weights > 0.0
-        sums = np.bincount(units[involved], weights=parts[involved])
+        sums = np.asarray(np.bincount(units[involved], weights=parts[involved]), dtype=np.float64)
         groups = len(np.unique(units[involved]))
         if groups < 2:
             raise EstimationError("a standard error needs at least two units")
-        return float((sums**2).sum()) / n**2 * groups / (groups - 1)
+        square = float((sums**2).sum()) * groups / (groups - 1)
+        few = self.few()
+        if few is not None:
+            square = max(square, few.square(sums))
+        return square / n**2, groups - 1.0 if few is None else min(few.df(sums), groups - 1.0)
+
+    def few(self) -> FewUnits | None:
+        """The units' parts where an arm has few of them."""
+        m = self.matches
+        assert m.units is not None
+        n = int(m.units[m.weights > 0.0].max()) + 1
+        control, treatment = (
+            np.bincount(m.units[rows], weights=m.weights[rows], minlength=n).astype(np.float64)
+            for rows in ((m.weights > 0.0) & ~m.treated, (m.weights > 0.0) & m.treated)
+        )
+        return few_units((control, treatment))
 
     def left_out(self, values: Vector, arm: int, units: Codes) -> Vector:
         """``(n,)`` for the arm's rows the prediction of a regression without the row's own unit; elsewhere 0.
@@ -198,27 +216,22 @@ class _Work:
             out[rows[span]] = (x[span] * coef[codes[span] - low]).sum(axis=1) + values[rows].mean()
         return out
 
-    @property
-    def df(self) -> float:
-        m = self.matches
-        return math.inf if m.units is None else len(np.unique(m.units[m.weights > 0.0])) - 1.0
-
     def units(self, rows: np.ndarray) -> int:
         codes = self.matches.units
         return int(rows.sum()) if codes is None else len(np.unique(codes[rows]))
 
 
-def _relative(work: _Work, rest: Vector, means: tuple[float, float], alpha: float) -> Relative:
+def _relative(work: _Work, rest: Vector, means: tuple[float, float], df: float, alpha: float) -> Relative:
     control, treatment = means
     if reason := relative_reason(control):
         return Relative(reason=reason)
     d = work.matches.treated
     if treatment > 0.0:
-        log_se = math.sqrt(work.variance(rest / np.where(d, treatment, control)))
-        return relative_from_log(control, treatment, log_se, work.df, alpha)
+        log_se = math.sqrt(work.variance(rest / np.where(d, treatment, control))[0])
+        return relative_from_log(control, treatment, log_se, df, alpha)
     ratio = treatment / control
-    error = math.sqrt(work.variance(rest * np.where(d, 1.0 / control, ratio / control)))
-    low, high = t_interval(ratio - 1.0, error, work.df, alpha)
+    error = math.sqrt(work.variance(rest * np.where(d, 1.0 / control, ratio / control))[0])
+    low, high = t_interval(ratio - 1.0, error, df, alpha)
     return Relative(ratio - 1.0, low, high)
 
 

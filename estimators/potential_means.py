@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.estimate import Estimate
+from estimators.few_units import few_units
 from estimators.inference import (
     EstimationError,
     Relative,
@@ -157,13 +158,19 @@ def effect(
         EstimationError: No variation.
     """
     n_units = _n_units(shared, means[0].weights.kept)
-    df = n_units - 1.0
+    few = few_units(_unit_weights(shared, means[0].weights, weighed=name != "outcome_regression"))
+    if few is not None:
+        _require_variation(means[0])
+
+    def of_units(m: PotentialMeans, control: float, treatment: float) -> Vector:
+        return unit_sums(shared.units, shared.n_units, control * m.influence[0] + treatment * m.influence[1])
 
     def error(m: PotentialMeans, control: float, treatment: float) -> float:
-        row = control * m.influence[0] + treatment * m.influence[1]
-        sums = unit_sums(shared.units, shared.n_units, row)
-        return math.sqrt(n_units / df * float(sums @ sums)) / len(row)
+        sums = of_units(m, control, treatment)
+        square = n_units / (n_units - 1.0) * float(sums @ sums)
+        return math.sqrt(square if few is None else max(square, few.square(sums))) / len(m.influence[0])
 
+    df = n_units - 1.0 if few is None else min(few.df(of_units(means[0], -1.0, 1.0)), n_units - 1.0)
     points = np.array([m.treatment - m.control for m in means])
     estimate, std_error = _over_splits(points, [error(m, -1.0, 1.0) for m in means])
     control = float(np.median([m.control for m in means]))
@@ -198,6 +205,27 @@ def notes(means: PotentialMeans, shared: Nuisances) -> dict[str, Any]:
         "repeats": len(shared.splits),
         "models": {"propensity": shared.propensity, "outcome": shared.outcome},
     }
+
+
+def _unit_weights(shared: Nuisances, weights: Tilt, weighed: bool) -> tuple[Vector, Vector]:
+    """Units' weights in either arm: sums of its rows' weights, or their number where the method uses no weights."""
+    control, treatment = weights.arms
+    if not weighed:
+        control, treatment = ((weights.kept & side).astype(np.float64) for side in (~shared.treated, shared.treated))
+    units, n = shared.units, shared.n_units
+    return unit_sums(units, n, control), unit_sums(units, n, treatment)
+
+
+def _require_variation(means: PotentialMeans) -> None:
+    """Refuse an arm of few units all of whose outcomes are alike: none of them failed, say.
+
+    Raises:
+        EstimationError: It is.
+    """
+    for arm, name in enumerate(("control", "treatment")):
+        value, pull = (means.control, means.treatment)[arm], means.influence[arm]
+        if float(np.abs(pull).max()) <= 1e-12 * max(abs(means.control), abs(means.treatment), abs(value)):
+            raise EstimationError(f"the outcome does not vary in {name}, which rests on few units")
 
 
 def _n_units(shared: Nuisances, kept: NDArray[np.bool_]) -> int:
