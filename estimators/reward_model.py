@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from estimators.inference import EstimationError
 from estimators.nuisance_design import BLOCK
 from estimators.nuisances import unit_hash
-from estimators.penalised import Penalty, Quadratic
+from estimators.penalised import PATH, Penalty, refuse_collinear
 from estimators.reward_sums import (
     Codes,
     Cube,
@@ -36,6 +36,7 @@ from estimators.reward_sums import (
 
 # A spread below this share of a column's size is rounding.
 _CONSTANT = 1e-12
+_ROOM = 4_000_000  # numbers in hand while penalties are compared
 
 
 def fold_of(units: ArrayLike, folds: int, seed: int = 0) -> Codes:
@@ -256,25 +257,59 @@ def _fit(sums: RewardSums, actions: tuple[str, ...], penalty: Penalty) -> Fitted
     for j in range(n_rewards):
         gram, cross, toward = sums.of_reward(j)
         gram = to_standard @ gram @ to_standard.T
-        cross = cross @ to_standard.T
-        for a in range(len(actions)):
-            loss = Quadratic(gram[:, a], cross[:, a], gram[:, a, 0, 0])
-            for k in range(n_folds):
-                mine = loss if n_folds == 1 else loss.take([f for f in range(n_folds) if f != k])
-                rows[k, a, j] = mine.rows.sum()
-                if not rows[k, a, j] > 0.0:
-                    continue
-                penalties[k, a, j] = lam = mine.penalty(penalty)
-                coef[k, a, :, j] = to_standard.T @ mine.solve(np.array([lam]))[0]
-                if through is None or not toward[k, a].any():
-                    continue
-                pull = Quadratic(mine.gram.sum(axis=0)[None], (to_standard @ toward[k, a])[None], mine.rows.sum()[None])
-                direction = to_standard.T @ pull.solve(np.array([lam]))[0]
+        cross, toward = cross @ to_standard.T, toward @ to_standard.T
+        for k in range(n_folds):
+            training = [f for f in range(n_folds) if n_folds == 1 or f != k]
+            some = gram[training], cross[training]
+            rows[k, :, j] = some[0][:, :, 0, 0].sum(axis=0)
+            penalties[k, :, j] = _penalties(*some, penalty)
+            both = np.stack([some[1].sum(axis=0), toward[k]], axis=-1)
+            found = _solve(some[0].sum(axis=0), both, penalties[k, :, j])
+            coef[k, :, :, j] = found[..., 0] @ to_standard
+            if through is not None:
                 # A fold's models learn from all others, so its pull is felt by the rows of those.
-                felt = [0] if n_folds == 1 else [f for f in range(n_folds) if f != k]
-                through[felt, a, :, j] += direction
+                through[training, :, :, j] += found[..., 1] @ to_standard
         coef[:, :, 0, j] += sums.centre[j] * (rows[:, :, j] > 0.0)
     return FittedRewards(actions, sums.shift, sums.per_unit, coef, rows, through, penalties)
+
+
+def _penalties(gram: Cube, cross: Cube, penalty: Penalty) -> Matrix:
+    """``(actions,)`` penalties from sums by fold and action.
+
+    As :meth:`estimators.penalised.Quadratic.penalty`, for many actions at once.
+    """
+    rows = gram[:, :, 0, 0]
+    n = np.maximum(rows.sum(axis=0), 1.0)
+    if isinstance(penalty, int | float):
+        return np.full(len(n), float(penalty))
+    if penalty == "light":
+        return np.asarray(1.0 / n, dtype=np.float64)
+    some = max(1, _ROOM // (len(PATH) * gram.shape[-1] ** 2))
+    best = np.concatenate([_best(gram[:, a : a + some], cross[:, a : a + some]) for a in range(0, len(n), some)])
+    return np.where((rows > 0.0).sum(axis=0) < 2, 1.0 / n, best)
+
+
+def _best(gram: Cube, cross: Cube) -> Matrix:
+    """The penalty on ``PATH`` whose predictions of left-out folds lose least; the greatest of equals."""
+    loss = np.zeros((gram.shape[1], len(PATH)))
+    for f in range(len(gram)):
+        others = [g for g in range(len(gram)) if g != f]
+        left, right = gram[others].sum(axis=0)[:, None], cross[others].sum(axis=0)[:, None, :, None]
+        b = _solve(left, right, np.broadcast_to(PATH, loss.shape))[..., 0]
+        loss += 0.5 * np.einsum("alp,alp->al", b @ gram[f], b) - np.einsum("alp,ap->al", b, cross[f])
+    return np.asarray(PATH[len(PATH) - 1 - np.argmin(loss[:, ::-1], axis=1)])
+
+
+def _solve(gram: Cube, cross: Cube, penalties: Matrix) -> Cube:
+    """Ridge coefficients from ``(…, width, width)`` and ``(…, width, k)``; 0 where there is no row."""
+    n = gram[..., 0, 0]
+    if not penalties.min() > 0.0:
+        for cell in np.reshape(gram[n > 0.0], (-1, *gram.shape[-2:])):
+            refuse_collinear(cell)
+    held = np.diag(np.concatenate([[0.0], np.ones(gram.shape[-1] - 1)]))
+    lhs = gram + (n * penalties)[..., None, None] * held
+    lhs = np.where((n > 0.0)[..., None, None], lhs, np.eye(gram.shape[-1]))
+    return np.asarray(np.linalg.solve(lhs, np.where((n > 0.0)[..., None, None], cross, 0.0)))
 
 
 def _standard(gram: Matrix) -> Matrix:

@@ -118,7 +118,8 @@ class RewardSums:
 
 def runs(cells: Codes) -> Iterator[tuple[int, Codes]]:
     """Each cell that has rows, with their numbers, at most a block at a time."""
-    order = np.argsort(cells, kind="stable")
+    # Numbers of 16 bits are sorted by radix, several times faster.
+    order = np.argsort(cells.astype(np.uint16) if cells.max(initial=0) < 2**16 else cells, kind="stable")
     starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         for at in range(start, end, BLOCK):

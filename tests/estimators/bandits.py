@@ -62,7 +62,7 @@ def bandit(seed: int, *, units: int, rows: int, actions: int, bent: float = 0.0,
     p[np.arange(n), favourite] += 1.0 - explore
     action = (rng.random(n)[:, None] > np.cumsum(p, axis=1)).sum(axis=1)
     slope = np.random.default_rng(99).normal(size=(actions, 3))
-    mean = 2.0 + 0.5 * x @ slope.T + 0.2 * np.arange(actions) + bent * (x[:, 1:2] ** 2 - 1.0) * np.arange(actions)
+    mean = 2.0 + 0.5 * x @ slope.T + 0.2 * np.arange(actions) + bent * x[:, :1] * x[:, 1:2] * np.arange(actions)
     each = np.arange(n)
     reward = mean[each, action] + shared + rng.normal(size=n)
     propensity = p[each, action]

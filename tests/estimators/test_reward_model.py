@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from estimators import EstimationError, LinearRewards, direct_method, doubly_robust, fold_of
+from estimators.penalised import Quadratic
 from estimators.reward_model import FittedRewards
 from tests.estimators.bandits import Bandit, bandit
 
@@ -58,6 +59,22 @@ def test_the_ridge_of_scikit_learn_in_whatever_chunks(logs: Bandit, penalty: Any
     policy = np.random.default_rng(0).dirichlet(np.ones(3), size=len(q))
     mixed = models.scores(logs.x, logs.action, fold, policy)
     assert mixed.direct[:, 0] == pytest.approx((policy * q).sum(axis=1), rel=1e-9, abs=1e-9)
+
+
+def test_the_penalty_is_that_of_the_other_ridge(logs: Bandit) -> None:
+    """Chosen for all actions at once, as ``estimators/penalised.py`` chooses it for one."""
+    models, fold = fitted(logs, logs.reward, penalty="cross_validated"), fold_of(logs.units, FOLDS)
+    z = np.c_[np.ones(len(fold)), (logs.x - logs.x.mean(axis=0)) / logs.x.std(axis=0)]
+    y = logs.reward - logs.reward.mean()
+    for k in range(FOLDS):
+        for a in range(len(ACTIONS)):
+            cells = [(fold == f) & (logs.action == a) for f in range(FOLDS) if f != k]
+            loss = Quadratic(
+                np.stack([z[c].T @ z[c] for c in cells]),
+                np.stack([z[c].T @ y[c] for c in cells]),
+                np.array([float(c.sum()) for c in cells]),
+            )
+            assert models.penalties[k, a, 0] == loss.best_penalty()
 
 
 def test_a_reward_that_is_missing_in_some_rows_learns_from_the_others(logs: Bandit) -> None:
@@ -168,7 +185,7 @@ def test_arrays_that_do_not_fit_are_refused(logs: Bandit, change: dict[str, Any]
 
 
 def test_boosted_trees_never_see_the_row_that_they_predict() -> None:
-    logs = bandit(5, units=500, rows=2, actions=3, bent=0.5)
+    logs = bandit(5, units=500, rows=2, actions=3, bent=1.5)
     given = {"action": logs.action, "target": logs.target, "units": logs.units, "folds": 3}
     found = doubly_robust(logs.reward, logs.weight, features=logs.x, outcome="boosting", **given)
     linear = doubly_robust(logs.reward, logs.weight, features=logs.x, **given)
