@@ -16,8 +16,9 @@ from readout.evidence import Evidence
 from readout.identification import unproven
 from readout.memo import numbers
 from readout.memo.words import VERDICT
-from readout.results import ACTIONS, Action, Check, Decision, MetricResult
-from readout.samples.base import Narrows
+from readout.results import ACTIONS, Action, Check, Decision, MetricResult, SegmentResult
+from readout.sample_needed import sample_needed
+from readout.segments import targeting
 from readout.text import named
 from readout.verdicts import inside_minimum_effect
 
@@ -26,8 +27,6 @@ SECTION_OF = {"economic_bar": "economics", "capacity_limit": "capacity"}
 
 # Designs of which no reading says ship.
 RAMP_AT_MOST = ("observational", "iv", "rdd", "ope")
-
-GO_ON = "Keep it running and read again as more comes in: these intervals hold at every look."
 
 # From the most to the least that is done with a treatment: of several arms, the memo speaks of the first.
 STRENGTH: tuple[Action, ...] = (
@@ -84,6 +83,11 @@ class Facts:
     @property
     def guardrails(self) -> list[MetricResult]:
         return [m for m in self.metrics if m.role == "guardrail"]
+
+    @property
+    def clearing(self) -> list[SegmentResult]:
+        """Levels of segments that are worth treating although the average is not."""
+        return targeting.clearing(self.evidence, self.arm)
 
     def status(self, check: Check) -> str:
         """The check's status; where it tells arms apart, this arm's, which is skipped where it is not named."""
@@ -143,11 +147,13 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "primary": "; ".join(effect_in_words(m) for m in facts.primaries),
         "guardrails": _guardrails_hold(facts),
         "checks": " and ".join(dict.fromkeys(match.name for match in found if match.is_check)),
-        "found": "; ".join(dict.fromkeys(match.short for match in found)),
-        "sample": _sample_needed(facts),
+        "found": "; ".join(dict.fromkeys(match.short for match in found if match.short)),
+        "sample": sample_needed(evidence, facts.arm, facts.primaries),
+        "levels": targeting.levels(facts.clearing),
         "then": "" if evidence.spec.design.kind in RAMP_AT_MOST or narrower(evidence.spec) else ": ship",
         "whom": whom(evidence.spec, evidence.sample),
     }
+    targeted = any(kind == "segment" for kind, _ in rule.when)
     return Decision(
         action=rule.action,
         treatment=evidence.arms[facts.arm],
@@ -156,7 +162,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         headline=rule.headline.format(**words),
         reasons=_reasons(facts, rule, found),
         would_change=tuple(text.format(**words) for text in rule.would_change),
-        stop_if=_stop_if(evidence),
+        stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + _stop_if(evidence),
         next_step=rule.next_step.format(**words),
     )
 
@@ -234,6 +240,19 @@ def _guardrail(facts: Facts, state: str) -> list[Match]:
     ]
 
 
+def _segment(facts: Facts, _: bool) -> list[Match]:
+    found = facts.clearing
+    if not found:
+        return []
+    said = [_verdict_words(m, facts.title(m)) for m in facts.primaries]
+    average = targeting.average(facts.evidence, facts.primaries, said, facts.arm)
+    gains = {one.said: targeting.gain(one, _interval(one.result)) for one in found}
+    # The headline names a single level already.
+    names = {said: f"{said}: " if len(gains) > 1 else "" for said in gains}
+    levels = [Match(said, names[said] + gain, f"{said}: {gain}") for said, gain in gains.items()]
+    return [Match("average", "", average), *levels]
+
+
 def _design(facts: Facts, kinds: Sequence[str]) -> list[Match]:
     kind = facts.evidence.spec.design.kind
     return [Match("design", "", "")] if kind in kinds else []
@@ -273,6 +292,7 @@ MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "primary": _primary,
     "primary_small": _primary_small,
     "guardrail": _guardrail,
+    "segment": _segment,
     "design": _design,
     "narrower": _narrower,
     "unproven": _unproven,
@@ -325,55 +345,6 @@ def _gain(evidence: Evidence, arm: int) -> float:
     if first is None or first.estimate is None:
         return -math.inf
     return first.estimate if first.better == "higher" else -first.estimate
-
-
-def _sample_needed(facts: Facts) -> str:
-    """What it takes to settle each inconclusive primary with a power of 80 %."""
-    said = [_sample_of(facts, m) for m in facts.primaries if m.verdict in (None, "inconclusive")]
-    # Always-valid intervals forgive looking again; fixed ones do not.
-    going_on = [GO_ON] if facts.evidence.sequential and said else []
-    return " ".join(going_on + said)
-
-
-def _sample_of(facts: Facts, m: MetricResult) -> str:
-    """What it takes to settle one primary."""
-    if m.estimate is not None and isinstance(sample := facts.evidence.sample, Narrows):
-        return sample.narrowed_by(m.metric)
-    if m.minimum_detectable_effect is None or m.estimate is None:
-        return f"Mend what keeps {m.metric} from being estimated, then read again."
-    effect = facts.evidence.spec.metrics[m.metric].minimum_effect
-    size, text = abs(m.estimate), f"an effect on {m.metric} as large as the one measured"
-    if effect is not None:
-        size = effect.value * (abs(m.control_value or 0.0) if effect.relative else 1.0)
-        text = f"an effect of {effect.text} on {m.metric}"
-    if size <= 0:
-        return f"Set minimum_effect to plan for the smallest effect on {m.metric} worth acting on."
-    factor = _factor(facts, m, size)
-    found = facts.evidence.effect(m.metric, facts.arm)
-    # A unit may have rows under both arms.
-    n = (found.diagnostics if found is not None else {}).get("n_units", m.n_control + m.n_treatment)
-    these = f"these {numbers.count(n)} {m.unit}s"
-    if factor <= 1:
-        # The interval then reaches from no effect past the minimum effect: what is open is which half it lies in.
-        return (
-            f"With 80 % power this window could see {text}; "
-            f"seeing half of it takes about {_times(_factor(facts, m, size / 2))} times {these}."
-        )
-    advice = "" if effect is not None else " Set minimum_effect to plan for the smallest effect worth acting on."
-    return f"With 80 % power, seeing {text} takes about {_times(factor)} times {these}.{advice}"
-
-
-def _factor(facts: Facts, m: MetricResult, size: float) -> float:
-    """How many times the sample an effect of a size takes: as the square of what is detectable over it, with fixed
-    intervals."""
-    assert m.minimum_detectable_effect is not None
-    if facts.evidence.sequential:
-        return facts.evidence.sample_factor(m.metric, facts.arm, size)
-    return (m.minimum_detectable_effect / size) ** 2
-
-
-def _times(factor: float) -> str:
-    return numbers.number(float(f"{factor:.2g}"), 2)
 
 
 def _stop_if(evidence: Evidence) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +17,12 @@ from readout.logs import Logs
 from readout.reduce import pilot
 from readout.results import Action, Check, Status
 from readout.spec.model import Spec
+from readout.spec.segments import GPU_SECONDS
 from readout.terms import Term, eligible_only
 from readout.text import named
 
 NET, VALUE, COST = "@net value", "@value", "@cost"
 PER = 1000.0
-GPU_SECONDS = re.compile(r"gpu_?(s|sec|secs|second|seconds)$", re.IGNORECASE)
 
 
 def terms(spec: Spec, logs: Logs, metrics: Mapping[str, Term]) -> list[Term]:
@@ -66,6 +65,8 @@ def economic_bar(evidence: Evidence) -> Check:
     if economics is None:
         return Check("economic_bar", "economics", "skip", "the spec states no economics")
     bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
+    if evidence.spec.decision.frame == "target" and evidence.segments.results:
+        return _by_segment(evidence, bar)
     said: list[str] = []
     by_arm: dict[str, Status] = {}
     worst: Estimate | None = None
@@ -87,6 +88,28 @@ def economic_bar(evidence: Evidence) -> Check:
     status: Status = next(s for s in ("fail", "warn", "pass") if s in by_arm.values())
     action: Action | None = "rollback" if status == "fail" else None
     return Check("economic_bar", "economics", status, "; ".join(said), *numbers, action, {"by_arm": by_arm})
+
+
+def _by_segment(evidence: Evidence, bar: float) -> Check:
+    """The bar where a decision is by segment: some level clears it, or every level lies below it."""
+    said: list[str] = []
+    by_arm: dict[str, Status] = {}
+    best: float | None = None
+    for label in evidence.arms[1:]:
+        rows = {one.said: one for one in evidence.segments.results if one.result.arm == label and not one.descriptive}
+        known = [one for one in rows.values() if one.net_low is not None and one.net_high is not None]
+        clear = [one.said for one in known if (one.net_low or 0.0) > bar]
+        below = [one.said for one in known if (one.net_high or 0.0) < bar]
+        by_arm[label] = "pass" if clear else "fail" if known and len(below) == len(rows) else "warn"
+        of = f"of {len(rows)} levels" if rows else "no level could be read"
+        said.append(f"{named(label)}: {len(clear)} {of} above the bar of {bar:g}, {len(below)} below it")
+        lows = [one.net_low for one in known if one.net_low is not None]
+        best = max([*lows, *([] if best is None else [best])], default=None)
+    status: Status = next(s for s in ("fail", "warn", "pass") if s in by_arm.values())
+    action: Action | None = "rollback" if status == "fail" else None
+    message = "judged by segment, intervals for all levels at once; " + "; ".join(said)
+    numbers = (None, None, best, bar)
+    return Check("economic_bar", "economics", status, message, *numbers, action, {"by_arm": by_arm})
 
 
 def summary(evidence: Evidence) -> dict[str, Any] | None:

@@ -48,18 +48,25 @@ def _judged_together(results: list[MetricResult]) -> tuple[MetricResult, ...]:
 
 def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
     found = evidence.effect(metric.name, arm)
+    note = "" if found is None else _note(evidence, metric, arm, found)
+    return result_of(evidence, metric, arm, metric.name, note)
+
+
+def result_of(evidence: Evidence, metric: Metric, arm: int, name: str, note: str = "") -> MetricResult:
+    """The result of a metric from the effect on a term: that of its own name, or of a level of a segment."""
+    found = evidence.effect(name, arm)
     values: dict[str, Any] = dict.fromkeys(_NUMBERS)
     if found is None:
-        note = f"not estimated: {evidence.why_not(metric.name, arm)}"
+        note = f"not estimated: {evidence.why_not(name, arm)}"
         guardrail: Guardrail | None = (
             "inconclusive" if metric.role == "guardrail" or metric.margin is not None else None
         )
         values |= {"method": _method(evidence, metric), "n_control": 0, "n_treatment": 0, "relative_reason": ""}
         detectable = None
     else:
-        note, guardrail = _note(evidence, metric, arm, found), guardrail_of(metric, found)
+        guardrail = guardrail_of(metric, found)
         values = {name: _finite(getattr(found, name)) for name in values}
-        detectable = None if values["ci_low"] is None else evidence.detectable(metric.name, arm)
+        detectable = None if values["ci_low"] is None else evidence.detectable(name, arm)
     return MetricResult(
         metric=metric.name,
         role=metric.role,
@@ -73,7 +80,7 @@ def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
         guardrail=guardrail,
         minimum_effect=None if metric.minimum_effect is None else metric.minimum_effect.text,
         margin=None if metric.margin is None else metric.margin.text,
-        nulls=evidence.total(f"{metric.name}|null"),
+        nulls=evidence.total(f"{metric.name}|null") if name == metric.name else 0,
         note=note,
         **values,
     )

@@ -18,9 +18,10 @@ from readout.logs import Logs
 from readout.logs.frame import OUTSIDE, REASONS
 from readout.logs.treated import RUNNING, arm_role, arms
 from readout.reduce import Table, pilot
-from readout.results import MetricResult, Rows
+from readout.results import MetricResult, Rows, Segments
 from readout.samples import Sample
 from readout.samples.weak_instruments import WEAK
+from readout.segments.groups import Groups
 from readout.spec.designs import IV, RDD
 from readout.spec.model import Spec
 from readout.terms import OF_ELIGIBLE, UNIT_LEVEL, Term
@@ -54,6 +55,8 @@ class Evidence:
         met: Independent assignments by arm so far where some do not count in the estimates yet; None: the sample's.
         until: The end of observation where units or blocks must be complete, else None.
         metrics: Results, filled in once the effects stand.
+        groups: The levels of the spec's segments.
+        segments: What is read of them, filled in as ``metrics`` are.
     """
 
     spec: Spec
@@ -63,6 +66,8 @@ class Evidence:
     tables: Mapping[str, pl.DataFrame]
     left_out: Mapping[str, int]
     metrics: tuple[MetricResult, ...] = ()
+    groups: Groups = field(default_factory=Groups)
+    segments: Segments = field(default_factory=Segments)
     met: tuple[int, ...] | None = None
     until: datetime | None = None
     _effects: dict[tuple[str, int], Estimate | str] = field(default_factory=dict)
@@ -97,11 +102,15 @@ class Evidence:
 
         Its interval and p-value are always-valid under sequential looks.
         """
-        key = (name, arm)
+        return self.effect_at(name, arm, self.spec.decision.alpha)
+
+    def effect_at(self, name: str, arm: int, alpha: float) -> Estimate | None:
+        """As :meth:`effect`, with an interval at ``1 - alpha``."""
+        key = (name, arm) if alpha == self.spec.decision.alpha else (f"{name} at {alpha!r}", arm)
         if key not in self._effects:
             try:
                 term = self.terms[name]
-                found = self.sample.effect(term, arm, self.spec.decision.alpha)
+                found = self.sample.effect(term, arm, alpha)
                 self._effects[key] = self.as_read(found, term, arm)
             except EstimationError as error:
                 self._effects[key] = str(error)

@@ -24,7 +24,7 @@ from readout.samples.joint_rows import JOINT
 from readout.spec.designs import DiD, Observational
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
-from readout.terms import BEFORE, COVARIATE
+from readout.terms import BEFORE, COVARIATE, SEGMENT
 from readout.text import visible
 
 FROM_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -86,6 +86,8 @@ def _not_finite(spec: Spec, error: NotFinite) -> LogError:
 def _place(spec: Spec, name: str) -> KeyPath:
     """Where the spec asks for a sum of this name."""
     name = name.removeprefix(JOINT)
+    if name.startswith(SEGMENT):
+        name = name.removeprefix(SEGMENT).partition(" ")[2]
     name = name.removeprefix(BEFORE)
     if name in spec.metrics:
         return ("metrics", name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,8 @@ from readout.reduce import run_pass
 from readout.results import BlockPoint, Check, Readout, Rows
 from readout.samples import Blocks, Clusters, Sample, before, sample_of
 from readout.samples.base import Explains, NotDrawn
+from readout.segments import asked, groups
+from readout.segments.reading import read_segments
 from readout.spec.available import DESIGNS, require_available
 from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
@@ -141,15 +143,16 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     metrics = metric_terms(spec, logs)
     with reading(spec, logs):
         metrics = with_covariates(spec, logs, metrics)
+        segments = groups.find(spec, logs)
         sample = sample_of(spec, logs, seed)
         observed = observe(spec, logs, sample, as_of)
         logs = observed.logs
-        terms, reduced = _reduce(spec, logs, metrics, sample, observed, as_of)
+        terms, reduced = _reduce(spec, logs, metrics, sample, observed, as_of, segments)
         before.require_rows(spec, logs, reduced)
         left_out = {**sample.load(reduced), **observed.left_out(reduced)}
     evidence = Evidence(
         spec, logs, sample, {t.name: t for t in terms}, reduced, left_out,
-        met=observed.met(sample, reduced), until=observed.until,
+        met=observed.met(sample, reduced), until=observed.until, groups=segments,
     )  # fmt: skip
     require_rows(evidence.rows(), evidence)
     _require_values(evidence, metrics)
@@ -158,7 +161,13 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
 
 
 def _reduce(
-    spec: Spec, logs: Logs, metrics: list[Term], sample: Sample, observed: Observed, as_of: datetime
+    spec: Spec,
+    logs: Logs,
+    metrics: list[Term],
+    sample: Sample,
+    observed: Observed,
+    as_of: datetime,
+    segments: groups.Groups,
 ) -> tuple[Sequence[Term], Mapping[str, pl.DataFrame]]:
     """What all parts ask for, united, and the pass that answers it."""
     by_name = {t.name: t for t in metrics}
@@ -170,8 +179,10 @@ def _reduce(
         *economics.terms(spec, logs, by_name),
         *(_of_drawn_arms(spec, logs) if spec.design.kind in RANDOMIZED else ()),
     ]
+    by_segment = asked.terms(spec, segments, {t.name: t for t in terms})
     # A feature may be both compared and adjusted for.
-    terms += [t for t in own_terms(metrics) if t.name not in {known.name for known in terms}]
+    terms += [t for t in own_terms([*metrics, *by_segment]) if t.name not in {known.name for known in terms}]
+    terms += by_segment
     _refuse_own_names(spec, terms)
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
     tables = [
@@ -213,6 +224,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
     # What overflows ends as a number that is not finite, and no estimator lets that through.
     with np.errstate(over="ignore", invalid="ignore"):
         evidence = replace(evidence, metrics=metric_results(evidence))
+        evidence = replace(evidence, segments=read_segments(evidence))
         found = tuple(one(evidence) for one in checks.of(spec.design.kind))
         tail = capacity.summary(evidence)
     decision = decide(evidence, found)
@@ -245,6 +257,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         capacity=tail,
         attribution=attribution,
         blocks=_blocks(evidence),
+        segments=evidence.segments,
         notes=(*_notes(evidence), *energy.notes(attribution)),
     )
 
@@ -291,6 +304,10 @@ def _readable(spec: Spec, as_of: datetime) -> CheckReport:
 
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
     diagnostics = {name: value for one in found for name, value in one.details.items() if name != "by_arm"}
+    if evidence.segments.heterogeneity:
+        diagnostics["heterogeneity"] = [asdict(test) for test in evidence.segments.heterogeneity]
+    if evidence.segments.allocation:
+        diagnostics["allocation"] = list(evidence.segments.allocation)
     if hit := events.summary(evidence):
         diagnostics["events"] = hit
     if isinstance(evidence.sample, Blocks) and (left := evidence.sample.washed_out()):

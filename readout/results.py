@@ -106,6 +106,83 @@ class MetricResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """The effect of one treatment arm on one metric at one level of a segment.
+
+    Attributes:
+        segment, level: Names; ``said`` is how a sentence names the level.
+        result: As a metric's, on the rows of the level alone.
+        difference: Its effect less that of the other levels, weighed by their rows; None with one level.
+        difference_p_value: Of no difference, adjusted (Holm) over the levels of all segments.
+        pooled, pooled_low, pooled_high: The effect drawn towards the other levels', with its interval.
+        net, net_low, net_high: Net value in USD per 1,000 requests; its interval holds for all levels at once.
+        stable: Whether what decides (net value, else the primary) has one sign in both halves of the window; None
+            where the log has no times or a half cannot carry it.
+        recommended: Whether it clears the bar, after multiplicity, and its guardrails hold.
+        rows: Kept rows of the level.
+        why: Why it is not recommended, in words; empty where it is.
+        descriptive: Whether nobody can be picked by the segment.
+    """
+
+    segment: str
+    level: str
+    said: str
+    result: MetricResult
+    rows: int
+    difference: float | None = None
+    difference_p_value: float | None = None
+    pooled: float | None = None
+    pooled_low: float | None = None
+    pooled_high: float | None = None
+    net: float | None = None
+    net_low: float | None = None
+    net_high: float | None = None
+    stable: bool | None = None
+    recommended: bool = False
+    why: str = ""
+    descriptive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heterogeneity:
+    """Whether a treatment's effect is the same at all levels of a segment.
+
+    Attributes:
+        metric: Its name, or ``net value``.
+        levels: How many have an effect; those without are named in ``left_out``.
+        statistic, df, df_residual, p_value: F test of equal effects; None where it could not be made, ``note`` says
+            why.
+        p_value_holm: Adjusted over the segments.
+        tau, centre: Standard deviation between levels beyond chance, and what their effects are drawn to.
+    """
+
+    segment: str
+    metric: str
+    arm: str
+    levels: int
+    statistic: float | None = None
+    df: float | None = None
+    df_residual: float | None = None
+    p_value: float | None = None
+    p_value_holm: float | None = None
+    tau: float | None = None
+    centre: float | None = None
+    left_out: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """All that is said by segment; ``allocation`` has a row an arm and level of the first segment, where there is a
+    budget."""
+
+    results: tuple[SegmentResult, ...] = ()
+    heterogeneity: tuple[Heterogeneity, ...] = ()
+    allocation: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Assumption:
     """Something that must be true for the effect to be one.
 
@@ -187,5 +264,6 @@ class Readout:
     capacity: Mapping[str, Any] | None = None
     attribution: Mapping[str, Any] | None = None
     blocks: tuple[BlockPoint, ...] = ()
+    segments: Segments = field(default_factory=Segments)
     notes: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()

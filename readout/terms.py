@@ -18,6 +18,8 @@ LEVEL = "@level "
 FALLBACK, TIMEOUT, RETRIES = "@fallback", "@timeout", "@retries"
 # Marks a column that a metric names as its covariate.
 COVARIATE = "@covariate "
+# Marks a term at one level of a segment.
+SEGMENT = "@segment "
 # Marks a metric over the pre-period.
 BEFORE = "@before "
 UNIT_LEVEL = ("user_rct", "request_rct")

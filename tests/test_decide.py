@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from string import Formatter
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from estimators.estimate import Estimate
 from readout import decide as decisions
 from readout.decide import decide, rules
-from readout.results import Check, MetricResult
+from readout.results import Check, Heterogeneity, MetricResult, SegmentResult, Segments
 from readout.spec.designs import IV, RDD, DiD, Observational, UserRCT
 from readout.spec.fields import Effect
 from readout.spec.metrics import Metric
@@ -52,6 +52,7 @@ class Made:
     sequential: bool = False
     unit_level: bool = True
     sample: Any = None
+    segments: Segments = field(default_factory=Segments)
 
     @property
     def treatments(self) -> range:
@@ -79,8 +80,8 @@ def made(*metrics: MetricResult, arms: tuple[str, ...] = ("old", "new"), **spec:
         )
         for m in metrics
     }  # fmt: skip
-    sections = {"rollback": (), "economics": None, "capacity": None, "decision": SimpleNamespace(frame=None),
-                "design": DESIGNS["user_rct"], **spec}  # fmt: skip
+    sections = {"rollback": (), "economics": None, "capacity": None,
+                "decision": SimpleNamespace(frame=None, alpha=0.05), "design": DESIGNS["user_rct"], **spec}  # fmt: skip
     return Made(metrics, SimpleNamespace(metrics=declared, **sections), arms)
 
 
@@ -100,6 +101,10 @@ DESIGNS: dict[str, Any] = {
 }
 UNSEEN = replace(failed("pre_trend", None, "warn"), family="identification")
 TRIGGER = failed("rollback_trigger", "rollback")
+TOP = SegmentResult("tier", "top", "tier = top", PRIMARY, 900, stable=True, recommended=True)
+STRICT = replace(TOP, result=replace(GUARDRAIL, margin="0.004"))
+DIFFER = Heterogeneity("tier", "latency", "new", 3, 9.0, 2, 90.0, 0.001, 0.002)
+SEGMENTS = Segments((TOP, STRICT), (DIFFER,))
 # Each entry alone makes its rule fire; the rules stand in the contract's order.
 LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("rollback_trigger_fired", "rollback", {"checks": [TRIGGER]}),
@@ -111,6 +116,8 @@ LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("shared_capacity", "stronger_design", {"checks": [failed("unit_of_randomization", "stronger_design")]}),
     ("design_does_not_hold", "stronger_design", {"checks": [failed("tail_dominance", "stronger_design")]}),
     ("harmed", "rollback", {"guardrail": replace(GUARDRAIL, guardrail="harmed", estimate=0.02, ci_low=0.012)}),
+    ("segment_clears_the_bar", "target",
+     {"primary": replace(SMALL, verdict="no_effect"), "segments": SEGMENTS}),
     ("primary_inconclusive", "stronger_design", {"primary": UNSETTLED}),
     ("nothing_gained", "rollback", {"checks": [failed("economic_bar", "rollback")]}),
     ("not_clear_enough", "ramp", {"checks": [failed("execution_divergence", "ramp")]}),
@@ -129,9 +136,11 @@ def decision_of(*entries: dict[str, Any], **spec: Any) -> Any:
     primary = next((e["primary"] for e in entries if "primary" in e), PRIMARY)
     guardrail = next((e["guardrail"] for e in entries if "guardrail" in e), GUARDRAIL)
     kinds, frames = ([e[key] for e in entries if key in e] for key in ("kind", "frame"))
-    design, framed = DESIGNS[[*kinds, "user_rct"][0]], SimpleNamespace(frame=[*frames, None][0])
+    design, framed = DESIGNS[[*kinds, "user_rct"][0]], SimpleNamespace(frame=[*frames, None][0], alpha=0.05)
     spec = {"design": design, "decision": framed, **spec}
-    evidence = replace(made(primary, guardrail, **spec), unit_level=all(e.get("unit_level", True) for e in entries))
+    segments = next((e["segments"] for e in entries if "segments" in e), Segments())
+    unit_level = all(e.get("unit_level", True) for e in entries)
+    evidence = replace(made(primary, guardrail, **spec), unit_level=unit_level, segments=segments)
     return decide(evidence, checks)
 
 
@@ -252,6 +261,47 @@ def test_a_guardrail_of_one_arm_does_not_hold_back_the_other():
     assert decide(evidence, []).by_arm == {"new": "rollback", "plus": "ship"}
 
 
+FLAT = {"primary": replace(SMALL, verdict="no_effect")}
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        ({"primary": UNSETTLED, "segments": SEGMENTS}, "segment_clears_the_bar"),
+        ({"primary": UNKNOWN, "segments": SEGMENTS}, "segment_clears_the_bar"),
+        # The average stands by itself.
+        ({"segments": SEGMENTS}, "all_clear"),
+        ({"primary": SMALL, "segments": SEGMENTS}, "not_clear_enough"),
+        # Recommended is not enough: stable, operable, and different from the rest.
+        ({**FLAT, "segments": Segments((replace(TOP, recommended=False),), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, stable=False),), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, stable=None),), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, descriptive=True),), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, p_value_holm=0.06),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, p_value_holm=None),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, segment="model"),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, metric="cost"),))}, "nothing_gained"),
+    ],
+)
+def test_when_a_segment_is_targeted(entry, rule):
+    assert decision_of(entry).rule == rule
+
+
+def test_a_targeted_segment_is_named_with_the_average_first():
+    decision = decision_of({**FLAT, "segments": SEGMENTS})
+    assert decision.headline == (
+        "Ship 'new' to tier = top only: latency -20.0 % [-24.0 %, -16.0 %]; the average does not clear the bar."
+    )
+    assert decision.reasons == (
+        "On average: latency -1.0 % [-1.5 %, -0.5 %]: no effect",
+        "tier = top: latency -20.0 % [-24.0 %, -16.0 %]",
+    )
+    assert decision.stop_if[:2] == (
+        "in tier = top, errors rises by more than 0.004",
+        "in tier = top, latency is no better than under 'old'",
+    )
+
+
 # How it reads
 
 
@@ -270,7 +320,7 @@ def test_texts_read_clean(rule, action, entry):
 
 
 def test_placeholders_of_the_table_are_known():
-    known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then", "whom"}
+    known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then", "whom", "levels"}
     for rule in rules():
         for text in (rule.headline, *rule.would_change, rule.next_step):
             assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= known

@@ -303,7 +303,7 @@ def test_check_fails_on_what_it_found(world):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"segments": ["tier"]},
+        {"decision.frame": "rule"},
         {"decision.looks": "sequential"},
         {"metrics.kept": {"column": "failed", "role": "long_run", "better": "lower"}},
     ],

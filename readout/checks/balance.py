@@ -20,7 +20,7 @@ from readout.reduce import Table, pilot
 from readout.results import Check
 from readout.samples import Clusters, Sample, Units
 from readout.spec.model import Spec
-from readout.terms import BEFORE, LEVEL, Term, before_term, eligible_only
+from readout.terms import BEFORE, LEVEL, SEGMENT, Term, before_term, eligible_only
 
 FEATURE = "@feature "
 LEVELS = "levels "
@@ -155,7 +155,7 @@ def _comparisons(n: int) -> str:
 def _adjusted_for(evidence: Evidence, compared: Collection[str]) -> dict[str, str]:
     """Columns that metrics are adjusted for and that are not compared yet; text by its levels, metrics aside."""
     terms = (covariate for term in evidence.terms.values() for covariate in term.covariates)
-    columns = {term.label: term.name for term in terms if not term.name.startswith(BEFORE)}
+    columns = {term.label: term.name for term in terms if not term.name.startswith((BEFORE, SEGMENT))}
     features = evidence.logs.columns.get("features", ())
     return {
         label: name

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Any
 
 from readout.errors import ReadoutError
-from readout.results import Check, MetricResult, Readout
+from readout.results import Check, MetricResult, Readout, SegmentResult
 
 _CHECK_FIELDS = ("name", "family", "status", "statistic", "p_value", "value", "threshold", "message", "action")
 _METRIC_FIELDS = (
@@ -49,7 +49,7 @@ def to_json(readout: Readout) -> str:
             "decision": asdict(readout.decision),
             "checks": [_check(readout, check) for check in readout.checks],
             "metrics": [_metric(metric) for metric in readout.metrics],
-            "segments": [],
+            "segments": [_segment(one) for one in readout.segments.results],
             "diagnostics": readout.diagnostics,
             "economics": readout.economics,
             "capacity": readout.capacity,
@@ -89,6 +89,27 @@ def _check(readout: Readout, check: Check) -> dict[str, Any]:
 
 def _metric(metric: MetricResult) -> dict[str, Any]:
     return {field: getattr(metric, field) for field in _METRIC_FIELDS + _METRIC_ADDITIONS}
+
+
+def _segment(one: SegmentResult) -> dict[str, Any]:
+    return {
+        "segment": one.segment,
+        "level": one.level,
+        **_metric(one.result),
+        "difference": one.difference,
+        "difference_p_value": one.difference_p_value,
+        "net_usd_per_1k_requests": one.net,
+        "net_ci_low": one.net_low,
+        "net_ci_high": one.net_high,
+        "pooled": one.pooled,
+        "pooled_ci_low": one.pooled_low,
+        "pooled_ci_high": one.pooled_high,
+        "stable": one.stable,
+        "recommended": one.recommended,
+        "descriptive": one.descriptive,
+        "why_not": one.why,
+        "rows": one.rows,
+    }
 
 
 def dump(value: Mapping[str, Any]) -> str:

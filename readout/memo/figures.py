@@ -13,6 +13,7 @@ from readout.memo import (
     first_stage_figure,
     love_figure,
     overlap_figure,
+    segments_figure,
     synthetic_figure,
     words,
 )
@@ -57,6 +58,7 @@ OWN: Final[Mapping[str, OwnFigure]] = {
     "figures/love.svg": love_figure,
     "figures/synthetic.svg": synthetic_figure,
     "figures/first_stage.svg": first_stage_figure,
+    "figures/segments.svg": segments_figure,
 }
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 

@@ -7,6 +7,7 @@ from readout.memo.adjustment_section import adjustment
 from readout.memo.appendix import appendix
 from readout.memo.capacity_section import capacity
 from readout.memo.identification_section import identification
+from readout.memo.segments_section import segments
 from readout.results import Readout
 
 
@@ -14,14 +15,16 @@ def memo(readout: Readout) -> str:
     """The whole memo, the same bytes for the same readout.
 
     The order is the reader's: decision and reasons, what must be true where nothing was randomized, what was compared
-    and how, effects, how they were adjusted where actions were not drawn, guardrails, risks, checks that weighed on the
-    decision, money, capacity, energy, what stops it, what would change it, what comes next.
+    and how, effects, how they divide over segments, how they were adjusted where actions were not drawn, guardrails,
+    risks, checks that weighed on the decision, money, capacity, energy, what stops it, what would change it, what comes
+    next.
     """
     parts = (
         sections.decision(readout),
         identification(readout),
         sections.comparison(readout),
         sections.effects(readout),
+        segments(readout),
         adjustment(readout),
         sections.guardrails(readout),
         sections.failure_mode(readout),

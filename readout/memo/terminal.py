@@ -15,8 +15,9 @@ from rich.text import Text
 from readout.memo import words
 from readout.memo.capacity_section import sentence
 from readout.memo.escape import terminal
-from readout.memo.numbers import count, decimals, effect, fixed, level, relative
-from readout.results import Action, Check, MetricResult, Readout, Rows, Status
+from readout.memo.numbers import count, decimals, effect, fixed, level, p_value, relative
+from readout.memo.segments_section import equal_effects, reading, rows_of
+from readout.results import Action, Check, MetricResult, Readout, Rows, SegmentResult, Status
 from readout.text import shorten
 
 _ACTION_STYLE: Final[dict[Action, str]] = {
@@ -33,6 +34,7 @@ _STATUS_STYLE: Final[dict[Status, str]] = {"pass": "green", "warn": "yellow", "f
 _VERDICT_STYLE: Final = {"better": "green", "worse": "red", "no_effect": "", "inconclusive": "yellow"}
 _GUARDRAIL_STYLE: Final = {"holds": "green", "harmed": "red", "inconclusive": "yellow"}
 _NAME = 28  # characters of a name in the table
+_SEGMENTS = 12  # rows of segments; the memo has them all
 _UNBOUNDED = 10_000  # columns: more than any table asks for
 
 
@@ -64,6 +66,9 @@ def print_readout(readout: Readout, console: Console) -> None:
             _print(console, _plain(caution, console, "red"))
     else:
         _print(console, Text("No effect was estimated."))
+    if rows := rows_of(readout):
+        differ = [_plain(text, console) for text in equal_effects(readout, deciding=True)]
+        _print(console, Text(""), *differ, _segments(rows, console))
     if tail := sentence(readout):
         _print(console, Text(""), _plain(tail, console))
     raised = [c for c in words.by_status(readout.checks) if c.status in ("fail", "warn")]
@@ -145,6 +150,30 @@ def _cells(metric: MetricResult, console: Console) -> dict[str, Text]:
 def _second_line(shown: str, console: Console) -> Text:
     _, bracket, interval = shown.partition(" [")
     return Text("\n").append_text(_plain(f"[{interval}", console, "dim")) if bracket else Text("")
+
+
+def _segments(rows: list[SegmentResult], console: Console) -> Table:
+    """The levels of segments: effect on the primary, whether it differs, net value, and how it is to be read."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    money = any(one.net is not None for one in rows)
+    for header in ("Segment", "Effect", "Differs, p", *(["Net per 1,000"] if money else []), "Reading"):
+        left = header in ("Segment", "Reading")
+        table.add_column(header, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+    several = len({(one.result.metric, one.result.arm) for one in rows}) > 1
+    for one in rows[:_SEGMENTS]:
+        m = one.result
+        of = f"\n{shorten(m.metric, _NAME)} ({shorten(m.arm, _NAME)})" if several else ""
+        style = "green" if one.recommended else "dim" if one.descriptive else ""
+        shown = [effect(m.estimate, m.ci_low, m.ci_high), effect(one.net, one.net_low, one.net_high)]
+        cells = [_plain(text.partition(" [")[0], console) + _second_line(text, console) for text in shown]
+        table.add_row(
+            Text.assemble(_plain(shorten(one.said, _NAME), console), _plain(of, console, "dim") if of else ""),
+            cells[0],
+            p_value(one.difference_p_value),
+            *(cells[1:] if money else []),
+            Text(reading(one), style),
+        )
+    return table
 
 
 def _checks(checks: Iterable[Check], console: Console) -> Table:

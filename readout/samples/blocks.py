@@ -201,6 +201,13 @@ class Blocks:
         """The cells of control and one arm that have a value."""
         return self.as_cells(*self._values(term), self.with_value(term, arm), arm)
 
+    @property
+    def units(self) -> np.ndarray:
+        """``(cells of all arms,)`` code of each cell's randomized unit."""
+        if not self.together:
+            return np.arange(len(self._frame))
+        return (self._frame["block"].rank("dense") - 1).cast(pl.Int64).to_numpy()
+
     def earlier(self, term: Term, arm: int, lags: int) -> np.ndarray:
         """``(n_cells, lags)`` arms of the blocks 1, 2 … before each of :meth:`cells`: 0 control, 1 the arm, -1 another
         one or not in the log."""

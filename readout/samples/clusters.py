@@ -158,6 +158,13 @@ class Clusters:
         num, den = self._sums(term) if term.robust is None else self._capped(term).sums
         return self._as_sums(num, den, self._rows(term), arm, own_rows=term.den is not None)
 
+    def placed_sums(self, term: Term, arm: int) -> tuple[Sums, np.ndarray, int]:
+        """As :meth:`sums`, with each cluster's place (its pair's, where there are pairs) and their number."""
+        keep = np.isin(self._arm, (0, arm)) & (self._rows(term) > 0)
+        pairs = self._codes(self._frame)[1]
+        places = np.arange(len(keep)) if pairs is None else np.unique(pairs, return_inverse=True)[1]
+        return self.sums(term, arm), places[keep], int(places.max()) + 1
+
     def _as_sums(self, num: np.ndarray, den: np.ndarray, rows: np.ndarray, arm: int, own_rows: bool = False) -> Sums:
         """Those of control and one arm that have rows; ``own_rows``: the denominator is not their number."""
         keep = np.isin(self._arm, (0, arm)) & (rows > 0)

@@ -47,7 +47,7 @@ class Grouped:
             EstimationError: As ``stratified`` and ``clustered_difference``.
         """
         if self.variance is not None:
-            return clustered_difference(self._cells(), variance=self.variance, alpha=alpha)
+            return clustered_difference(self.cells(), variance=self.variance, alpha=alpha)
         sides: Sides = [{}, {}]
         for group in self.groups:
             sides[group.arm][self.names[group.code]] = group.moments
@@ -76,7 +76,8 @@ class Grouped:
         """What a group's mean weighs: its stratum's rows; of clusters, its own."""
         return sum(g.moments.n for g in self.groups if g.code == code)
 
-    def _cells(self) -> Cells:
+    def cells(self) -> Cells:
+        """Sums by cluster and arm."""
         n = np.array([g.moments.n for g in self.groups], dtype=np.float64)
         num, den = (np.array([getattr(g.moments, f"mean_{part}") for g in self.groups]) for part in ("num", "den"))
         centre = float(n @ num) / float(n @ den) if float(n @ den) > 0.0 else 0.0

@@ -16,7 +16,7 @@ from estimators.winsorized import QUANTILE, Caps, Vector, cap, cut, pooled_caps
 from readout.errors import SpecError
 from readout.spec.metrics import Robust
 from readout.spec.model import Spec
-from readout.terms import Term
+from readout.terms import SEGMENT, Term
 
 Arrays = tuple[Vector, Vector | None]
 WINSORIZE = "winsorize"
@@ -46,7 +46,8 @@ def require(spec: Spec, terms: Sequence[Term], *, single: bool) -> None:
     """
     problems = []
     for term in terms:
-        if term.robust is None or not stands_alone(term):
+        # What does not go with a metric is said of it, and not once more of each of its segments.
+        if term.robust is None or not stands_alone(term) or term.name.startswith(SEGMENT):
             continue
         named, at = NAMES[term.robust.method], ("metrics", term.name, "robust")
         if term.covariates:

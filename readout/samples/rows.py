@@ -160,6 +160,24 @@ class RowArms:
         ]
         return grouped_rows.Grouped(rows, self._names, self._variance)
 
+    @property
+    def grouped(self) -> bool:
+        """Whether rows of one cluster are alike, so that levels share independent observations."""
+        return self._variance is not None
+
+    def contributions(self, term: Term, arm: int) -> np.ndarray:
+        """What each cluster adds to the effect of an arm; of rows that stand apart there is no table."""
+        if self._by_row(term):
+            return self._units.contributions(term, arm)
+        cells = self._in_groups(term, arm).cells()
+        found = np.zeros(len(self._names))
+        for code in (0, 1):
+            mine = cells.arm == code
+            below = float(cells.den[mine].sum())
+            rest = cells.num[mine] - float(cells.num[mine].sum()) / below * cells.den[mine]
+            np.add.at(found, cells.cluster[mine], (1.0 if code else -1.0) * rest / below)
+        return found
+
     def _cuped(self, term: Term, arm: int, alpha: float) -> Estimate:
         for code in (0, arm):
             self.moments(term, code)  # says so where an arm has no value

@@ -14,6 +14,7 @@ from estimators.inference import EstimationError
 from estimators.leave_one_out import leave_one_out_means, share_of_top
 from estimators.moments import Moments
 from estimators.quantiles import Histogram, quantile_effect
+from estimators.segments import arm_parts, without_covariates
 from estimators.tail_index import Tail
 from estimators.winsorized import Caps, Vector
 from readout.logs import Logs
@@ -225,6 +226,30 @@ class Units:
         """As :meth:`arrays`, never capped; no denominator where each unit has one value."""
         num, den = self._sums(term, arm)
         return num, self._weight(term, den)
+
+    def contributions(self, term: Term, arm: int) -> Vector:
+        """``(n,)`` what each unit (each cluster, where errors are by cluster) adds to the effect of an arm."""
+        found = np.zeros(len(self._frame))
+        strata = bool(self._facts) and self._variance is None and not term.covariates
+        share = self._strata_shares(term, arm) if strata else None
+        adjusted_for = self._with_covariates(term, arm)[:2] if term.covariates else (None, None)
+        for code, side in zip((0, arm), adjusted_for, strict=True):
+            keep = self._having(term, code)
+            num, den = self.arrays(term, code)
+            weight = self._weight(term, den)
+            below = np.ones(len(num)) if weight is None else weight
+            parts = arm_parts(num, below, self._code[keep] if strata else None, share)
+            found[keep] = (1.0 if code else -1.0) * (parts if side is None else without_covariates(parts, side.x))
+        if self._variance is None:
+            return found
+        return np.asarray(np.bincount(self._code, found, len(self._names)), dtype=np.float64)
+
+    def _strata_shares(self, term: Term, arm: int) -> Vector:
+        """Share of each stratum in the effect: of the units of both arms that have a value."""
+        counts = np.zeros(len(self._names))
+        for code in (0, arm):
+            counts += np.bincount(self._code[self._having(term, code)], minlength=len(self._names))
+        return np.asarray(counts / counts.sum(), dtype=np.float64)
 
     def _weight(self, term: Term, den: Vector) -> Vector | None:
         return None if term.per_unit or (self._single and term.den is None) else den

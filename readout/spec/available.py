@@ -42,10 +42,11 @@ class Later:
 
 
 NOT_DRAWN = (*PANELS, *BY_ROW)
+NOT_READ_BY_SEGMENT = (*NOT_DRAWN, "ope")
 LATER: tuple[Later, ...] = (
     Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
     Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
-    Later("decision.frame", lambda frame: frame in ("target", "rule"), "the frame {value}", "available: ship, explain"),
+    Later("decision.frame", lambda frame: frame == "rule", "the frame {value}", "available: ship, explain, target"),
     Later(
         "decision.looks",
         lambda looks: looks == "sequential",
@@ -92,7 +93,7 @@ LATER: tuple[Later, ...] = (
         ("observational",),
     ),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
-    Later("segments"),
+    Later("segments", bool, "segments in this design", "read one at a time, with logs.where", NOT_READ_BY_SEGMENT),
     Later("surrogate"),
     Later("attribution.method", lambda method: method == "sampled", "sampled attribution", "method: auto is exact"),
     Later("attribution.cold_start"),
@@ -109,6 +110,9 @@ def require_available(spec: Spec) -> None:
     """
     mine = [later for later in LATER if not later.designs or spec.design.kind in later.designs]
     findings = [finding for later in mine for finding in _asked(spec, later)]
+    if spec.segments and spec.decision.looks == "sequential":
+        hint = "looks: fixed; segments are read once, at the end"
+        findings.append(Finding(("segments",), "segments under sequential looks: not available yet", hint))
     if findings:
         raise SpecError(sort_problems(spec.source, findings))
 

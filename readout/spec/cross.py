@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from readout.spec import looks
+from readout.spec import looks, segments
 from readout.spec.designs import IV, OPE, RDD, Observational, Switchback, SyntheticControl
 from readout.spec.fields import Effect
 from readout.spec.metrics import MetricKeys, Role
@@ -40,7 +40,7 @@ def check(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding
     yield from looks.check(parts)
     yield from _metric_names(data, parts)
     yield from _primary(data)
-    yield from _segments(parts)
+    yield from segments.check(data, parts)
     for index, event in enumerate(parts.get("events", ())):
         if event.until is not None and not _before(event.at, event.until):
             yield Finding(("events", index, "until"), "expected a time after `at`")
@@ -290,6 +290,9 @@ def _references(parts: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield ("rollback", index, "metric"), trigger.metric
     for name in getattr(parts.get("plan"), "moments", {}):
         yield ("plan", "moments", name), name
+    for index, segment in enumerate(parts.get("segments", ())):
+        for name in segment.margin:
+            yield ("segments", index, "margin", name), name
     for rung, metric_name in getattr(parts.get("surrogate"), "ladder", {}).items():
         yield ("surrogate", "ladder", rung), metric_name
 
@@ -303,16 +306,6 @@ def _primary(data: Mapping[str, Any]) -> Iterator[Finding]:
         if "primary" not in roles and len(roles) == len(declared) and all(role in known for role in roles):
             hint = "say role: primary of the metric that decides"
             yield Finding(("metrics",), "none of them is primary", hint, on_key=True)
-
-
-def _segments(parts: Mapping[str, Any]) -> Iterator[Finding]:
-    seen: set[str] = set()
-    for index, segment in enumerate(parts.get("segments", ())):
-        if (segment.column is None) == (segment.where is None):
-            yield Finding(("segments", index), "needs either column or where beside its name")
-        if segment.name in seen:
-            yield Finding(("segments", index), f"a second segment is named {segment.name!r}")
-        seen.add(segment.name)
 
 
 def _economics(parts: Mapping[str, Any]) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from readout.spec.fields import Column, Count, EffectSize, Fraction, Section, Shorthand, Sql, Text
@@ -92,6 +93,8 @@ class Segment(Section):
     """Column whose levels are the segments."""
     where: Sql | None = None
     """SQL condition of the segment's rows."""
+    margin: Mapping[Text, EffectSize] = field(default_factory=dict)
+    """Guardrail: a stricter margin in this segment, such as {error_rate: 0.001}."""
 
 
 SegmentOrColumn = Annotated[

@@ -172,6 +172,16 @@ class Bar(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget(Section):
+    """Compute that there is for the treatment, to be shared out over the levels of the first segment."""
+
+    gpu_hours: Positive
+    """Extra GPU-hours that traffic like the window's may take."""
+    explore: Fraction = 0.05
+    """Share of every level that stays treated, and untreated, at random, so that effects can be read again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Economics(Section):
     """Value less cost."""
 
@@ -181,6 +191,8 @@ class Economics(Section):
     """What one unit of a resource costs."""
     bar: Bar | None = None
     """Do not ship below this."""
+    budget: Budget | None = None
+    """Scarce compute, given first where it is worth most: {gpu_hours: 400, explore: 0.05}. Needs segments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,6 @@ def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: L
         ("spec.yaml:63:50", "metrics.task_completed.role: the role surrogate: not available yet"),
         ("spec.yaml:64:55", "metrics.returned_7d.role: the role surrogate: not available yet"),
         ("spec.yaml:65:57", "metrics.retained_90d.role: the role long_run: not available yet"),
-        ("spec.yaml:68:1", "segments: not available yet"),
         ("spec.yaml:88:1", "surrogate: not available yet"),
         ("spec.yaml:101:3", "attribution.cold_start: not available yet"),
     ]
@@ -45,7 +44,7 @@ def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: L
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("decision.frame=target", "decision.frame: the frame target: not available yet"),
+        ("decision.frame=rule", "decision.frame: the frame rule: not available yet"),
         ("report.html=true", "report.html: not available yet"),
         ("attribution={columns: {}, method: sampled}", "attribution.method: sampled attribution: not available yet"),
         ("attribution={columns: {}, carbon: {column: g}}", "attribution.carbon.column: not available yet"),
@@ -55,6 +54,22 @@ def test_an_override_is_refused_too(loaded: Loader, small: str, override: str, m
     (found,) = refused(loaded(small, override))
     assert found.message == message
     assert found.where == f"--set {override.partition('=')[0]}"
+
+
+def test_segments_where_they_are_not_read(loaded: Loader) -> None:
+    text = (
+        "logs: {path: a}\ndesign: {kind: did, rollout: r}\nsegments: [tier]\n"
+        "metrics: {m: {column: y, role: primary, better: higher}}\n"
+    )
+    (found,) = refused(loaded(text))
+    assert (found.where, found.message) == ("spec.yaml:3:11", "segments: segments in this design: not available yet")
+    text = (
+        "logs: {path: a}\ndesign: {kind: user_rct, control: a, treatment: b, shared_state: false}\nsegments: [tier]\n"
+        "decision: {looks: sequential, exposure: 1d}\nmetrics: {m: {column: y, role: primary, better: higher}}\n"
+    )
+    assert [p.message for p in refused(loaded(text))] == [
+        "segments: segments under sequential looks: not available yet"
+    ]
 
 
 def test_a_design_that_comes_later(loaded: Loader) -> None:

@@ -1,0 +1,86 @@
+"""What a segment asks of the pass: the terms of the whole log, each masked to the rows of a level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Literal
+
+import polars as pl
+
+from readout.economics import COST, NET
+from readout.segments.groups import Group, Groups
+from readout.spec.model import Spec
+from readout.terms import SEGMENT, Term
+
+Part = Literal["all", "first", "second"]
+HALVES: tuple[Part, Part] = ("first", "second")
+# Only these roles are read by segment: the decision turns on no other.
+ROLES = ("primary", "guardrail")
+
+
+def read(spec: Spec) -> list[str]:
+    """Names of the metrics that are read by segment, primaries first."""
+    return [m.name for role in ROLES for m in spec.metrics.values() if m.role == role]
+
+
+def decisive(spec: Spec) -> list[str]:
+    """What a segment is recommended for: net value where the spec has economics, else its primaries."""
+    if spec.economics is not None:
+        return [NET]
+    return [m.name for m in spec.metrics.values() if m.role == "primary"]
+
+
+def named(group: int, level: int, name: str, part: Part = "all") -> str:
+    """The name of a term at a level, by their places in the spec and among the levels."""
+    return f"{SEGMENT}{group}.{level}.{part} {name}"
+
+
+def terms(spec: Spec, groups: Groups, known: Mapping[str, Term]) -> list[Term]:
+    """Every metric that is read by segment at every level, with net value, and what stability is judged by in halves.
+
+    Args:
+        known: The terms of the whole log by name.
+    """
+    names = [*read(spec), *([NET] if NET in known else [])]
+    if spec.economics is not None and spec.economics.budget is not None:
+        names.append(COST)
+    halves = decisive(spec)
+    found = []
+    for g, group in enumerate(groups.all):
+        for place, level in enumerate(group.levels):
+            found += [_at(known[name], g, place, "all", level.rows) for name in names]
+            for part in HALVES if groups.middle is not None else ():
+                rows = level.rows & _in_half(part, groups.middle)
+                found += [_at(known[name], g, place, part, rows) for name in halves]
+    return found
+
+
+def levels_of(group: Group, place: int, name: str) -> list[str]:
+    """The terms of one metric at the levels of the segment that stands at ``place``."""
+    return [named(place, i, name) for i in range(len(group.levels))]
+
+
+def _in_half(part: Part, middle: datetime | None) -> pl.Expr:
+    early = (pl.col("@time") < middle).fill_null(False)
+    return early if part == "first" else ~early
+
+
+def _at(term: Term, group: int, level: int, part: Part, rows: pl.Expr) -> Term:
+    """The term on the rows of a level alone: what it would be in a log of these."""
+    name = named(group, level, term.name, part)
+    mask: Callable[[pl.Expr], pl.Expr] = lambda value: pl.when(rows).then(value)  # noqa: E731
+    return replace(
+        term,
+        name=name,
+        num=mask(term.num),
+        den=None if term.den is None else mask(term.den),
+        source=name,
+        missing=None,
+        covariates=_covariates(term.covariates, group, level, part, rows),
+    )
+
+
+def _covariates(given: Sequence[Term], group: int, level: int, part: Part, rows: pl.Expr) -> tuple[Term, ...]:
+    return tuple(_at(one, group, level, part, rows) for one in given)

@@ -1,0 +1,100 @@
+"""When a decision is for a segment: what must hold, and how it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from readout.economics import NET, PER
+from readout.evidence import Evidence
+from readout.memo import numbers
+from readout.results import MetricResult, SegmentResult
+from readout.segments.asked import decisive
+from readout.segments.reading import NET_VALUE, bar_of
+from readout.text import named
+
+
+def clearing(evidence: Evidence, arm: int) -> list[SegmentResult]:
+    """The levels that are worth treating although the average is not: one row a level, the first primary's.
+
+    Each is recommended and stable, and of a segment whose levels were shown to differ in what decides. None where the
+    average stands by itself: neither no effect nor inconclusive, and not below the bar.
+    """
+    if not evidence.segments.results or not falls_short(evidence, arm):
+        return []
+    label = evidence.arms[arm]
+    titles = [NET_VALUE if name == NET else name for name in decisive(evidence.spec)]
+    differ = {
+        test.segment
+        for test in evidence.segments.heterogeneity
+        if test.arm == label
+        and test.metric in titles
+        and test.p_value_holm is not None
+        and test.p_value_holm * len(titles) < evidence.spec.decision.alpha
+    }
+    return [
+        one
+        for one in _one_a_level(evidence, label)
+        if one.recommended and one.stable and not one.descriptive and one.segment in differ
+    ]
+
+
+def falls_short(evidence: Evidence, arm: int) -> bool:
+    """Whether the average is no effect, inconclusive or below the bar; under the frame target also where it is not
+    shown above it, as the bar is then judged by segment."""
+    label = evidence.arms[arm]
+    primaries = [m for m in evidence.metrics if m.arm == label and m.role == "primary"]
+    if any((m.verdict or "inconclusive") in ("no_effect", "inconclusive") for m in primaries):
+        return True
+    if evidence.spec.economics is None:
+        return False
+    net, bar = evidence.effect(NET, arm), bar_of(evidence)
+    if net is None:
+        return evidence.spec.decision.frame == "target"
+    low, high = PER * net.ci_low, PER * net.ci_high
+    return high < bar or (evidence.spec.decision.frame == "target" and low < bar)
+
+
+def _one_a_level(evidence: Evidence, arm: str) -> list[SegmentResult]:
+    first = next(m.name for m in evidence.spec.metrics.values() if m.role == "primary")
+    return [one for one in evidence.segments.results if one.result.arm == arm and one.result.metric == first]
+
+
+def gain(one: SegmentResult, interval: str) -> str:
+    """What a level gains, in words; ``interval`` is its effect on the primary."""
+    if one.net is None:
+        return f"{one.result.metric} {interval}"
+    return f"net {numbers.effect(one.net, one.net_low, one.net_high)} USD per 1,000 requests"
+
+
+def average(evidence: Evidence, primaries: Sequence[MetricResult], said: Sequence[str], arm: int) -> str:
+    """The average effect, in words: ``said`` holds that on each primary."""
+    parts = list(said) if primaries else []
+    net = evidence.effect(NET, arm) if evidence.spec.economics is not None else None
+    if net is not None:
+        ends = (PER * net.estimate, PER * net.ci_low, PER * net.ci_high)
+        parts.append(f"net value {numbers.effect(*ends)} USD per 1,000 requests")
+    return "On average: " + "; ".join(parts)
+
+
+def levels(found: Sequence[SegmentResult]) -> str:
+    """The levels as a headline names them."""
+    return " and ".join(dict.fromkeys(one.said for one in found))
+
+
+def stop_if(evidence: Evidence, found: Sequence[SegmentResult]) -> tuple[str, ...]:
+    """What stops the treatment of these levels."""
+    said = []
+    for one in found:
+        rows = [r for r in evidence.segments.results if (r.said, r.result.arm) == (one.said, one.result.arm)]
+        for row in rows:
+            m = row.result
+            if m.role == "guardrail":
+                direction = "rises" if m.better == "lower" else "falls"
+                by = f"by more than {m.margin}" if m.margin is not None else "beyond chance"
+                said.append(f"in {one.said}, {m.metric} {direction} {by}")
+        if one.net is not None:
+            bar = f"{bar_of(evidence):g} USD per 1,000 requests against control"
+            said.append(f"in {one.said}, net value falls below {bar}")
+        else:
+            said.append(f"in {one.said}, {one.result.metric} is no better than under {named(one.result.control)}")
+    return tuple(dict.fromkeys(said))
