@@ -74,7 +74,7 @@ from estimators.tail_index import tail_index
 from estimators.trimmed import trimmed
 from estimators.two_by_two import two_by_two
 from estimators.two_stage_least_squares import two_stage_least_squares, wald
-from estimators.value_bound import ValueBound, value_bound
+from estimators.value_bound import ValueBound, gain_bound, value_bound
 from estimators.weight_diagnostics import WeightDiagnostics, weight_diagnostics, weight_diagnostics_from
 from estimators.winsorized import winsorized
 
@@ -181,6 +181,7 @@ __all__ = [
     "exploration",
     "fitted_curves",
     "fold_of",
+    "gain_bound",
     "holm",
     "horvitz_thompson",
     "ips",

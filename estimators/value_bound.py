@@ -8,8 +8,8 @@ Waudby-Smith and Ramdas (2024), *Estimating means of bounded random variables by
 Karampatziakis and Mineiro (2024), *Anytime-valid off-policy inference for contextual bandits*.
 
 Stakes follow the running variance, ``sqrt(2 log(1 / alpha) / (n var))``, and stay below 3/4 of what a unit without
-reward can lose. Units come in a random order; the mean capital over several orders is as valid as that of one (Vovk and
-Wang 2021, *E-values*), and hangs on them less.
+reward can lose. Units are taken in random orders that the seed decides and their rewards do not; the mean capital over
+several orders is as valid as that of one (Vovk and Wang 2021, *E-values*), and hangs on them less.
 
 Exact for independent draws of units whose rows number at most ``most_rows``: any data where units have one size, else
 where no unit can have more rows than the largest seen. Where logs do not hold all that the target does, ``S`` misses
@@ -32,7 +32,7 @@ Matrix = NDArray[np.float64]
 STAKE = 0.75
 ORDERS = 8
 MOST_UNITS = 50_000
-_STEPS = 60
+_STEPS, _ROUNDING = 60, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ def value_bound(
     rows: ArrayLike,
     *,
     weights: ArrayLike | None = None,
+    keys: ArrayLike | None = None,
     most_reward: float | None = None,
     most_rows: float | None = None,
     alpha: float = 0.05,
@@ -71,6 +72,8 @@ def value_bound(
         rows: ``(units,)`` rows of each unit.
         weights: ``(units,)`` sums of weights, none of them capped; with ``most_reward`` there is an upper bound, from
             ``most_reward - reward``.
+        keys: ``(units,)`` names or numbers that do not hang on rewards; with them the result does not hang on the order
+            in which units come. None: as they come, which must not hang on rewards.
         most_reward: Largest reward that there can be, known beforehand.
         most_rows: Most rows that a unit can have; None: as many as the largest has.
         alpha: Level.
@@ -82,79 +85,143 @@ def value_bound(
         EstimationError: Negative scores, a score that ``most_reward`` does not allow, fewer than two units, arrays
             that do not fit, or values that are not finite.
     """
-    if not 0.0 < alpha < 1.0:
-        raise EstimationError(f"alpha must lie between 0 and 1, not {alpha!r}")
-    if orders < 1:
-        raise ValueError("orders must be at least 1")
     if most_reward is not None and weights is None:
         raise ValueError("an upper bound needs the weights")
-    s, n = np.asarray(scores, dtype=np.float64), np.asarray(rows, dtype=np.float64)
-    if s.ndim != 1 or s.shape != n.shape:
-        raise EstimationError("scores and rows must be one a unit")
-    s, n, some = s[n > 0.0], n[n > 0.0], n > 0.0
-    if len(s) < 2:
-        raise EstimationError("a bound needs at least two independent units")
-    if not np.isfinite(s).all():
-        raise EstimationError("the outcome, or a weight, holds values that are not finite")
+    game = _Game.of(rows, keys, most_rows, alpha, orders, seed)
+    s = game.sums(scores)
     if s.min() < 0.0:
         raise EstimationError("a bound needs rewards that are at least 0")
-    largest = float(n.max()) if most_rows is None else float(most_rows)
-    if largest < n.max():
-        raise EstimationError(f"a unit has {n.max():g} rows, more than most_rows allows")
-    lower = _lower(s, n, largest, alpha, orders, seed)
     upper = None
-    if most_reward is not None:
-        w = np.asarray(weights, dtype=np.float64)
-        if w.shape != some.shape:
-            raise EstimationError("weights must be one a unit")
-        rest = most_reward * w[some] - s
-        if rest.min() < -1e-9 * max(1.0, abs(most_reward)) * max(1.0, float(w[some].max())):
+    if most_reward is not None and weights is not None:
+        rest = most_reward * game.sums(weights) - s
+        if rest.min() < -_ROUNDING * max(1.0, float(s.max())):
             raise EstimationError("a reward is larger than most_reward allows")
-        upper = most_reward - _lower(np.maximum(rest, 0.0), n, largest, alpha, orders, seed)
-    return ValueBound(lower, upper, alpha, len(s))
+        upper = most_reward - game.lower(np.maximum(rest, 0.0), 0.0)
+    return ValueBound(game.lower(s, 0.0), upper, alpha, len(s))
 
 
-def _lower(s: Vector, n: Vector, largest: float, alpha: float, orders: int, seed: int) -> float:
-    if not s.any():
-        return 0.0
-    scores, rows, largest = _ordered(s, n, largest, orders, seed)
-    stakes = _stakes(scores, rows, alpha)
-    goal = -math.log(alpha)
+def gain_bound(
+    scores: ArrayLike,
+    logged: ArrayLike,
+    rows: ArrayLike,
+    *,
+    most_reward: float,
+    keys: ArrayLike | None = None,
+    most_rows: float | None = None,
+    alpha: float = 0.05,
+    orders: int = ORDERS,
+    seed: int = 0,
+) -> float:
+    """A lower bound of the target policy's value minus the logging policy's, at ``1 - alpha``.
 
-    def wins(v: float) -> bool:
-        bet = np.minimum(stakes, STAKE / (v * largest)) if v > 0.0 else stakes
-        capital = np.log1p(bet * (scores - v * rows)).sum(axis=1)
-        top = float(capital.max())
-        return top + math.log(float(np.exp(capital - top).mean())) >= goal
+    A row gives ``w r - r``, which is at least ``-most_reward``; above 0, the target is better.
 
-    if not wins(0.0):
-        return 0.0
-    low, high = 0.0, float(s.sum() / n.sum())
-    while wins(high):
-        low, high = high, 2.0 * high
-    for _ in range(_STEPS):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if wins(middle) else (low, middle)
-        if high - low <= 1e-9 * high:
-            break
-    return low
+    Args:
+        logged: ``(units,)`` sums of rewards as logged.
+        most_reward: Largest reward that there can be, known beforehand.
+        scores, rows, keys, most_rows, alpha, orders, seed: As in :func:`value_bound`.
+
+    Raises:
+        EstimationError: As :func:`value_bound`.
+    """
+    game = _Game.of(rows, keys, most_rows, alpha, orders, seed)
+    s, earned = game.sums(scores), game.sums(logged)
+    if min(s.min(), earned.min()) < 0.0:
+        raise EstimationError("a bound needs rewards that are at least 0")
+    if (earned > most_reward * game.rows * (1.0 + _ROUNDING)).any():
+        raise EstimationError("a reward is larger than most_reward allows")
+    return game.lower(s - earned, most_reward)
 
 
-def _ordered(s: Vector, n: Vector, largest: float, orders: int, seed: int) -> tuple[Matrix, Matrix, float]:
-    """Scores and rows in each order; very many units are put together by as many at random, which stays valid."""
-    # Sorted first, so that the order in which units come does not matter.
-    by_value = np.lexsort((n, s))
-    s, n = s[by_value], n[by_value]
-    each = -(-len(s) // MOST_UNITS)
-    whole = len(s) // each
-    rng = np.random.default_rng(seed)
-    draws = [rng.permutation(len(s))[: whole * each].reshape(whole, each) for _ in range(orders)]
-    scores, rows = (np.stack([x[draw].sum(axis=1) for draw in draws]) for x in (s, n))
-    return scores, rows, largest * each
+@dataclass(frozen=True, slots=True, eq=False)
+class _Game:
+    """Units that have rows, in the orders that they are bet on.
+
+    Attributes:
+        kept: ``(units,)`` positions of units that have rows, in the order of their keys.
+        rows: ``(kept,)`` their rows.
+        draws: ``(orders, bets, each)`` positions among them; very many units are put together, so many at random.
+        largest: Most rows of a unit.
+    """
+
+    kept: NDArray[np.intp]
+    rows: Vector
+    draws: NDArray[np.intp]
+    largest: float
+    alpha: float
+    n_given: int
+
+    @classmethod
+    def of(
+        cls,
+        rows: ArrayLike,
+        keys: ArrayLike | None,
+        most_rows: float | None,
+        alpha: float,
+        orders: int,
+        seed: int,
+    ) -> _Game:
+        if not 0.0 < alpha < 1.0:
+            raise EstimationError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        if orders < 1:
+            raise ValueError("orders must be at least 1")
+        n = np.asarray(rows, dtype=np.float64)
+        if n.ndim != 1 or not np.isfinite(n).all():
+            raise EstimationError("rows must be one number a unit")
+        by_key = np.arange(len(n)) if keys is None else np.argsort(np.asarray(keys), kind="stable")
+        if by_key.shape != n.shape:
+            raise EstimationError("keys must be one a unit")
+        kept = by_key[n[by_key] > 0.0]
+        if len(kept) < 2:
+            raise EstimationError("a bound needs at least two independent units")
+        largest = float(n.max())
+        if most_rows is not None and most_rows < largest:
+            raise EstimationError(f"a unit has {largest:g} rows, more than most_rows allows")
+        each = -(-len(kept) // MOST_UNITS)
+        whole = len(kept) // each
+        rng = np.random.default_rng(seed)
+        draws = [rng.permutation(len(kept))[: whole * each].reshape(whole, each) for _ in range(orders)]
+        most = largest if most_rows is None else most_rows
+        return cls(kept.astype(np.intp), n[kept], np.stack(draws), most, alpha, len(n))
+
+    def sums(self, values: ArrayLike) -> Vector:
+        """``(kept,)`` values of the units that are kept."""
+        x = np.asarray(values, dtype=np.float64)
+        if x.shape != (self.n_given,):
+            raise EstimationError("scores, weights and rows must be one a unit")
+        if not np.isfinite(x).all():
+            raise EstimationError("the outcome, or a weight, holds values that are not finite")
+        return x[self.kept]
+
+    def lower(self, s: Vector, floor: float) -> float:
+        """Bound of ``E[s] / E[rows]`` where a unit's ``s`` is at least ``-floor`` times its rows."""
+        scores, rows = (x[self.draws].sum(axis=2) for x in (s, self.rows))
+        largest = self.largest * self.draws.shape[2]
+        stakes, goal = _stakes(scores, rows, self.alpha), -math.log(self.alpha)
+
+        def wins(v: float) -> bool:
+            most = (v + floor) * largest
+            bet = np.minimum(stakes, STAKE / most) if most > 0.0 else stakes
+            capital = np.log1p(bet * (scores - v * rows)).sum(axis=1)
+            top = float(capital.max())
+            return top + math.log(float(np.exp(capital - top).mean())) >= goal
+
+        if not wins(-floor):
+            return -floor
+        low, high = -floor, float(s.sum() / self.rows.sum())
+        step = max(abs(high), floor)
+        while wins(high):
+            low, high, step = high, high + step, 2.0 * step
+        for _ in range(_STEPS):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if wins(middle) else (low, middle)
+            if high - low <= _ROUNDING * max(abs(low), abs(high)):
+                break
+        return low
 
 
 def _stakes(scores: Matrix, rows: Matrix, alpha: float) -> Matrix:
-    """``(orders, units)`` stakes, each from the units before it: none until the pilot is over and a reward was seen."""
+    """``(orders, bets)`` stakes, each from the bets before it: none until the pilot is over and a reward was seen."""
     n = scores.shape[1]
     before = np.arange(1, n)
     value = np.cumsum(scores, axis=1)[:, :-1] / np.cumsum(rows, axis=1)[:, :-1]
