@@ -213,7 +213,7 @@ def _value(key: str, value: object) -> object:
             return value
         table = [(_number(n, whole=True), _number(joules, whole=False)) for n, joules in value.items()]
         if len({str(n) for n, _ in table}) < len(table) or not table:
-            return value if table else tuple(table)
+            return tuple(value)  # what the keys are, for ``_fault`` to name
         return dict(sorted(table, key=lambda row: row[0] if isinstance(row[0], int) else 0))
     return _number(value, whole=key == "gpus")
 
@@ -244,6 +244,8 @@ def _fault(key: str, value: object) -> str:
 
 
 def _table_fault(value: object) -> str:
+    if isinstance(value, tuple) and value:
+        return f"expected each number of active requests once, got {', '.join(map(str, value))}"
     if not isinstance(value, Mapping):
         return f"expected joules by active requests, such as {{8: 91.0, 16: 100.7}}, got {value!r}"
     for n, joules in value.items():

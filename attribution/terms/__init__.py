@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attribution.terms.base import Amount, Term
 from attribution.terms.fixed import Fixed
-from attribution.terms.hinge import Hinge
+from attribution.terms.hinge import Hinge, TooDear
 from attribution.terms.maximum import Maximum, Padded
 from attribution.terms.own import Own
 from attribution.terms.prefix import Prefix
@@ -25,4 +25,5 @@ __all__ = [
     "StepTable",
     "Steps",
     "Term",
+    "TooDear",
 ]

@@ -9,8 +9,8 @@ A hinge has no closed form, yet an exact value at a price, by the cheaper of two
   others is present with probability q, integrated over q from 0 to 1. That expectation is a polynomial in q of degree
   n - 1, so Gauss-Legendre quadrature with ``ceil(n / 2)`` nodes is exact, once the expectation is. At a node it comes
   from the distribution of the sum of the whole amounts of those who are present, one request after another
-  (``present``), and from the cost still expected of those to come (``missing``): about ``2 * n**2 * L`` sums a batch, L
-  the lesser of the threshold and of what is beyond it. All of them add numbers of one sign: nothing cancels.
+  (``present``), and from what those to come are expected to leave unpaid (``missing``): at most ``2 * n**2 * L`` sums
+  a batch, L the lesser of the threshold and of what is beyond it. Chances are added, never subtracted.
 
 The amounts are whole numbers of tokens or steps; they are divided by what divides them all. Where both ways are too
 dear the term says so and gives nothing: such batches are for sampling.
@@ -28,6 +28,18 @@ from attribution.terms.base import Amount, Floats, Ints, Masks, amount, one_batc
 _FEW = 14  # requests up to which coalitions are counted out
 _CELLS = 2**20  # numbers held at once
 _MOST_STATES = 2**24  # requests × L: the numbers that one node keeps
+
+
+class TooDear(ValueError):
+    """Batches whose exact shares cost more than the term may spend.
+
+    Attributes:
+        batches: (k,) Their numbers in ``Stays``.
+    """
+
+    def __init__(self, message: str, batches: Ints) -> None:
+        super().__init__(message)
+        self.batches = batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class Hinge:
         """(m,) Exact shares.
 
         Raises:
-            ValueError: A batch is too dear, with its size and what to do.
+            TooDear: Some batches cost too much; nothing has been computed.
         """
         mine = amount(stays, self.of)
         over = whole(stays, mine.astype(np.float64)) - self.threshold
@@ -60,15 +72,21 @@ class Hinge:
         order, edges = stays.grouped
         size = stays.size
         reached = over > 0
+        large = np.flatnonzero(reached & (size > _FEW))
+        units = np.array([max(int(np.gcd.reduce(mine[order[edges[b] : edges[b + 1]]])), 1) for b in large.tolist()])
+        self._afford(large, size[large], np.minimum(self.threshold, over[large]) / np.maximum(units, 1))
         for n in np.unique(size[reached & (size <= _FEW)]).tolist():
             batches = np.flatnonzero(reached & (size == n))
             step = max(_CELLS >> n, 1)
             for low in range(0, batches.size, step):
                 rows = order[edges[batches[low : low + step], None] + np.arange(n)]
                 joules[rows] = _counted_out(mine[rows].astype(np.float64), self.threshold)
-        for batch in np.flatnonzero(reached & (size > _FEW)).tolist():
+        for batch, unit in zip(large.tolist(), units.tolist(), strict=True):
             rows = order[edges[batch] : edges[batch + 1]]
-            joules[rows] = self._integrated(mine[rows], float(over[batch]))
+            # The dual game min(W, over) has the same shares, and (W - c)+ = W - min(W, c): the lower cap is computed.
+            cap = min(self.threshold, float(over[batch]))
+            capped = unit * _capped(mine[rows] // unit, cap / unit)
+            joules[rows] = capped if over[batch] <= self.threshold else mine[rows] - capped
         return self.rate * joules
 
     def totals(self, stays: Stays) -> Floats:
@@ -87,22 +105,17 @@ class Hinge:
         held: Floats = masks.astype(np.float64) @ amount(stays, self.of).astype(np.float64)
         return self.rate * np.maximum(held - self.threshold, 0.0)
 
-    def _integrated(self, mine: Ints, over: float) -> Floats:
-        """Shares of one batch by Owen's integral.
-
-        The dual game, ``min(W, over)``, has the same shares, and ``(W - c)+ = W - min(W, c)``: whichever of the two
-        caps is the lower one is computed.
-        """
-        unit = int(np.gcd.reduce(mine)) or 1
-        cap = min(self.threshold, over)
-        n, states = mine.size, int(np.ceil(cap / unit))
-        if n * float(n) * states > self.most or n * states > _MOST_STATES:
-            raise ValueError(
-                f"a batch of {n:,} requests is too dear for exact shares beyond {self.threshold:,.0f} {self.of} "
-                f"({n:,} × {n:,} × {states:,} sums): sample it instead"
+    def _afford(self, batches: Ints, size: Ints, cap: Floats) -> None:
+        states = np.ceil(cap)
+        price = size.astype(np.float64) ** 2 * states
+        dear = (price > self.most) | (size * states > _MOST_STATES)
+        if dear.any():
+            worst = int(np.argmax(np.where(dear, price, 0.0)))
+            raise TooDear(
+                f"batches too dear for exact shares beyond {self.threshold:,.0f} {self.of}: {int(dear.sum()):,}, the "
+                f"dearest with {int(size[worst]):,} requests and {int(states[worst]):,} sums; sample them instead",
+                batches[dear],
             )
-        capped = unit * _capped(mine // unit, cap / unit)
-        return capped if over <= self.threshold else mine - capped
 
 
 def _counted_out(amounts: Floats, threshold: float) -> Floats:
@@ -132,27 +145,35 @@ def _chances(n: int) -> Floats:
 
 
 def _capped(amounts: Ints, cap: float) -> Floats:
-    """(n,) Shares of ``min(W, cap)`` for whole amounts, by Owen's integral; W is at least the cap."""
+    """(n,) Shares of ``min(W, cap)`` for whole amounts, by Owen's integral; W is at least the cap.
+
+    Requests come in the order of their amounts, so that the sums which those before one can reach stay few for long.
+    """
     n, states = amounts.size, int(np.ceil(cap))
+    order = np.argsort(amounts, kind="stable")
+    w = amounts[order].tolist()
+    reach = np.minimum(np.cumsum([1, *w]), states).tolist()  # sums below the cap that the first i requests can have
     node, weight = np.polynomial.legendre.leggauss((n + 1) // 2)
     node, weight = (node + 1) / 2, weight / 2
     shares = np.zeros(n)
-    block = max(_CELLS // (n * states), 1)
+    block = max(_CELLS // sum(reach), 1)
     for low in range(0, node.size, block):
         q, part = node[low : low + block, None], weight[low : low + block]
-        present = np.zeros((n, q.size, states))  # chances of every sum below the cap, before each request
-        present[0, :, 0] = 1.0
+        present = [np.ones((q.size, 1))]  # chances of every sum below the cap, before each request
         for i in range(n - 1):
-            w = int(amounts[i])
-            present[i + 1] = (1 - q) * present[i]
-            if w < states:
-                present[i + 1][:, w:] += q * present[i][:, : states - w]
-        missing = np.tile(cap - np.arange(states), (q.size, 1))  # what is expected to be missing to the cap at the end
+            now, later = present[i], np.zeros((q.size, reach[i + 1]))
+            later[:, : reach[i]] = (1 - q) * now
+            later[:, w[i] : w[i] + reach[i]] += q * now[:, : max(reach[i + 1] - w[i], 0)]
+            present.append(later)
+        missing = np.tile(cap - np.arange(reach[n]), (q.size, 1))  # to the cap, as expected when all have come
         for i in range(n - 1, -1, -1):
-            w = int(amounts[i])
-            with_it = np.zeros_like(missing)
-            if w < states:
-                with_it[:, : states - w] = missing[:, w:]
-            shares[i] += part @ np.einsum("qs,qs->q", present[i], missing - with_it)
-            missing = (1 - q) * missing + q * with_it
-    return shares
+            without, with_it = missing[:, : reach[i]], missing[:, w[i] : w[i] + reach[i]]
+            k = with_it.shape[1]
+            spared = without.copy()
+            spared[:, :k] -= with_it
+            shares[i] += part @ np.einsum("qs,qs->q", present.pop(), spared)
+            missing = (1 - q) * without
+            missing[:, :k] += q * with_it
+    result = np.empty(n)
+    result[order] = shares
+    return result

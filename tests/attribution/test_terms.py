@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from attribution.batches import Batches, resolve
 from attribution.game import Game
 from attribution.stays import Stays
-from attribution.terms import Fixed, Hinge, Maximum, Own, Padded, Prefix, Span, Square, Steps, StepTable
+from attribution.terms import Fixed, Hinge, Maximum, Own, Padded, Prefix, Span, Square, Steps, StepTable, TooDear
 
 from .games import TERMS, coalitions, enumerated, random_log, random_stays
 
@@ -181,8 +181,9 @@ def by_counting_subsets(amounts: np.ndarray, threshold: float) -> np.ndarray:
 
 def test_a_hinge_that_is_too_dear_says_so() -> None:
     stays = resolve(Batches(np.zeros(400), np.full(400, 99_991) - np.arange(400), np.ones(400)))
-    with pytest.raises(ValueError, match=r"a batch of 400 requests is too dear .* sample it instead"):
+    with pytest.raises(TooDear, match=r"batches too dear .*: 1, .* 400 requests .* sample them instead") as dear:
         Hinge(1.0, 1e7, "prompt").shares(stays)
+    assert dear.value.batches.tolist() == [0]
     assert Hinge(1.0, 1e9, "prompt").shares(stays).sum() == 0  # never reached: free
     assert Hinge(1.0, 0.0, "prompt").shares(stays)[0] == 99_991
 
