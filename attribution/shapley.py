@@ -19,6 +19,7 @@ from attribution.game import Game
 from attribution.model import JOULES_PER_WH, EnergyModel
 from attribution.naive import naive_shares
 from attribution.stays import Stays
+from attribution.terms import StepTable
 
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", np.float64, np.int64)
@@ -62,6 +63,8 @@ class Shares:
         by_term: Wh by term and request; None unless asked for.
         leave_one_out: What the batch would have saved without the request, in Wh of ``wh``'s scale. Such values do
             not sum to the batch: what requests share is in none of them. None unless asked for.
+        beyond_table: Share of the decode steps whose number of active requests the model's step table does not hold,
+            so that their energy is a guess; None where the model has no table.
         efficiency_error_wh: Largest difference between a batch's energy and the sum of its shares.
         efficiency_error: The same, over the batch's energy.
         measured: None where the log has no measured energy.
@@ -80,6 +83,7 @@ class Shares:
     components: Mapping[str, float]
     by_term: Mapping[str, Floats] | None
     leave_one_out: Floats | None
+    beyond_table: float | None
     efficiency_error_wh: float
     efficiency_error: float
     measured: Measured | None
@@ -136,6 +140,7 @@ def attribute(
         components={name: float(whole @ factor) for name, whole in totals.items()},
         by_term=None if parts is None else {name: _spread(x * scale, stays, rows) for name, x in parts.items()},
         leave_one_out=_spread(game.marginals(stays) * to_wh * scale, stays, rows) if leave_one_out else None,
+        beyond_table=max((t.beyond(stays) for t in game.terms.values() if isinstance(t, StepTable)), default=None),
         efficiency_error_wh=float(error.max(initial=0.0)),
         efficiency_error=float((error[batch_wh > 0] / batch_wh[batch_wh > 0]).max(initial=0.0)),
         measured=measured,

@@ -182,6 +182,7 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         "incomplete_batches": shares.incomplete_batches,
         "g_per_kwh": intensity,
         "pue": model.pue,
+        "beyond_step_table": shares.beyond_table,
     }  # fmt: skip
 
 
@@ -198,7 +199,13 @@ def notes(summary: Mapping[str, Any] | None) -> list[str]:
             "invalid"
         ],
     }
-    return [f"{what}: {n:,}" for what, n in counted.items() if n]
+    found = [f"{what}: {n:,}" for what, n in counted.items() if n]
+    if beyond := summary.get("beyond_step_table"):
+        found.append(
+            "decode steps with fewer or more active requests than the energy model was measured for, so that their "
+            f"energy is a guess: {beyond:.1%}"
+        )
+    return found
 
 
 def _per_success(shares: Shares, mine: np.ndarray, success: np.ndarray) -> float | None:

@@ -188,6 +188,16 @@ def test_measured_energy_is_shared_out_and_what_contradicts_itself_is_not_used(w
     assert any(note.startswith("batches whose measured energy cannot be") for note in readout.notes)
 
 
+def test_steps_that_the_energy_model_was_not_measured_for_are_told(world):
+    few = {"attribution": {"columns": COLUMNS, "energy_model": "h100_moe_30b_a3b"}}  # measured from 8 requests on
+    readout = world.readout(logged(world), few)
+    assert readout.attribution["beyond_step_table"] == 1.0
+    assert readout.attribution["efficiency_error_wh"] < 1e-9
+    assert readout.notes[-1].startswith("decode steps with fewer or more active requests than the energy model was")
+    assert readout.notes[-1].endswith("so that their energy is a guess: 100.0%")
+    assert attributed(world, logged(world))["beyond_step_table"] is None
+
+
 def test_no_measurement_at_all_is_tier_2(world):
     frame = logged(world).with_columns(measured=pl.lit(None))
     found = attributed(world, frame, {"attribution": {"columns": {**COLUMNS, "measured_wh": "measured"}}})

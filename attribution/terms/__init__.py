@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from attribution.owen import TooDear
 from attribution.terms.base import Amount, Term
 from attribution.terms.fixed import Fixed
-from attribution.terms.hinge import Hinge, TooDear
+from attribution.terms.hinge import Hinge, StepHinge
 from attribution.terms.maximum import Maximum, Padded
 from attribution.terms.own import Own
 from attribution.terms.prefix import Prefix
@@ -22,6 +23,7 @@ __all__ = [
     "Prefix",
     "Span",
     "Square",
+    "StepHinge",
     "StepTable",
     "Steps",
     "Term",

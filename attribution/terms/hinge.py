@@ -1,45 +1,22 @@
-"""A cost that sets in beyond a threshold of what is in the batch: the kink of a roofline.
+"""A cost that sets in beyond a threshold of what is in the batch or in a step: the kink of a roofline.
 
-A roofline ``max(a, b * W)`` of the amount W in the batch is ``a + b * (W - a / b)+``: a fixed cost and a hinge.
-
-A hinge has no closed form, yet an exact value at a price, by the cheaper of two ways:
-
-- few requests: all their ``2**n`` coalitions, many batches at once;
-- Owen's integral (1972, doi:10.1287/mnsc.18.5.64): a request's share is its expected marginal cost when each of the
-  others is present with probability q, integrated over q from 0 to 1. That expectation is a polynomial in q of degree
-  n - 1, so Gauss-Legendre quadrature with ``ceil(n / 2)`` nodes is exact, once the expectation is. At a node it comes
-  from the distribution of the sum of the whole amounts of those who are present, one request after another
-  (``present``), and from what those to come are expected to leave unpaid (``missing``): at most ``2 * n**2 * L`` sums
-  a batch, L the lesser of the threshold and of what is beyond it. Chances are added, never subtracted.
-
-The amounts are whole numbers of tokens or steps; they are divided by what divides them all. Where both ways are too
-dear the term says so and gives nothing: such batches are for sampling.
+A roofline ``max(a, b * W)`` of the amount W is ``a + b * (W - a / b)+``: a fixed cost and a hinge. Where every request
+weighs alike the cost depends on their number only, and ``StepTable`` has it in closed form; else see ``owen``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from attribution.codes import sum_by
+from attribution.owen import TooDear, beyond
 from attribution.stays import Stays
 from attribution.terms.base import Amount, Floats, Ints, Masks, amount, one_batch, whole
 
-_FEW = 14  # requests up to which coalitions are counted out
-_CELLS = 2**20  # numbers held at once
-_MOST_STATES = 2**24  # requests × L: the numbers that one node keeps
-
-
-class TooDear(ValueError):
-    """Batches whose exact shares cost more than the term may spend.
-
-    Attributes:
-        batches: (k,) Their numbers in ``Stays``.
-    """
-
-    def __init__(self, message: str, batches: Ints) -> None:
-        super().__init__(message)
-        self.batches = batches
+_PAIRS = 2**22  # requests in intervals that are laid out at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +41,7 @@ class Hinge:
         Raises:
             TooDear: Some batches cost too much; nothing has been computed.
         """
-        mine = amount(stays, self.of)
-        over = whole(stays, mine.astype(np.float64)) - self.threshold
-        joules = np.zeros(stays.batch.size)
-        if self.threshold <= 0:
-            return self.rate * mine.astype(np.float64)
-        order, edges = stays.grouped
-        size = stays.size
-        reached = over > 0
-        large = np.flatnonzero(reached & (size > _FEW))
-        units = np.array([max(int(np.gcd.reduce(mine[order[edges[b] : edges[b + 1]]])), 1) for b in large.tolist()])
-        self._afford(large, size[large], np.minimum(self.threshold, over[large]) / np.maximum(units, 1))
-        for n in np.unique(size[reached & (size <= _FEW)]).tolist():
-            batches = np.flatnonzero(reached & (size == n))
-            step = max(_CELLS >> n, 1)
-            for low in range(0, batches.size, step):
-                rows = order[edges[batches[low : low + step], None] + np.arange(n)]
-                joules[rows] = _counted_out(mine[rows].astype(np.float64), self.threshold)
-        for batch, unit in zip(large.tolist(), units.tolist(), strict=True):
-            rows = order[edges[batch] : edges[batch + 1]]
-            # The dual game min(W, over) has the same shares, and (W - c)+ = W - min(W, c): the lower cap is computed.
-            cap = min(self.threshold, float(over[batch]))
-            capped = unit * _capped(mine[rows] // unit, cap / unit)
-            joules[rows] = capped if over[batch] <= self.threshold else mine[rows] - capped
-        return self.rate * joules
+        return self.rate * beyond(amount(stays, self.of), stays.batch, stays.n_batches, self.threshold, self.most)
 
     def totals(self, stays: Stays) -> Floats:
         """(n_batches,) What is beyond the threshold."""
@@ -105,75 +59,93 @@ class Hinge:
         held: Floats = masks.astype(np.float64) @ amount(stays, self.of).astype(np.float64)
         return self.rate * np.maximum(held - self.threshold, 0.0)
 
-    def _afford(self, batches: Ints, size: Ints, cap: Floats) -> None:
-        states = np.ceil(cap)
-        price = size.astype(np.float64) ** 2 * states
-        dear = (price > self.most) | (size * states > _MOST_STATES)
-        if dear.any():
-            worst = int(np.argmax(np.where(dear, price, 0.0)))
-            raise TooDear(
-                f"batches too dear for exact shares beyond {self.threshold:,.0f} {self.of}: {int(dear.sum()):,}, the "
-                f"dearest with {int(size[worst]):,} requests and {int(states[worst]):,} sums; sample them instead",
-                batches[dear],
-            )
 
+@dataclass(frozen=True, slots=True)
+class StepHinge:
+    """``rate * max(W - threshold, 0)`` joules a step, W being the sum of the amounts of the requests active in it.
 
-def _counted_out(amounts: Floats, threshold: float) -> Floats:
-    """(b, n) Shares of ``(W - threshold)+`` from the worth of all coalitions of each of b batches of n requests."""
-    b, n = amounts.shape
-    held, members = np.zeros((b, 1)), np.zeros(1, dtype=np.int64)
-    for i in range(n):
-        held = np.concatenate([held, held + amounts[:, i, None]], axis=1)
-        members = np.concatenate([members, members + 1])
-    over = np.maximum(held - threshold, 0.0)
-    chance = _chances(n)[members]
-    shares = np.empty((b, n))
-    for i in range(n):
-        pairs = over.reshape(b, -1, 2, 2**i)
-        without = chance.reshape(-1, 2, 2**i)[:, 0]
-        shares[:, i] = (pairs[:, :, 1] - pairs[:, :, 0]).reshape(b, -1) @ without.ravel()
-    return shares
+    A request weighs the same in all of its steps, so that the steps between two events are one game, computed once.
 
-
-def _chances(n: int) -> Floats:
-    """(n + 1,) Chance that exactly a given set of k of the others comes before a request, k = 0 … n - 1; then 0."""
-    chance = np.zeros(n + 1)
-    chance[0] = 1.0 / n
-    for k in range(1, n):
-        chance[k] = chance[k - 1] * k / (n - k)
-    return chance
-
-
-def _capped(amounts: Ints, cap: float) -> Floats:
-    """(n,) Shares of ``min(W, cap)`` for whole amounts, by Owen's integral; W is at least the cap.
-
-    Requests come in the order of their amounts, so that the sums which those before one can reach stay few for long.
+    Attributes:
+        rate, threshold, of: As in ``Hinge``.
+        most: The largest price of one interval between two events.
     """
-    n, states = amounts.size, int(np.ceil(cap))
-    order = np.argsort(amounts, kind="stable")
-    w = amounts[order].tolist()
-    reach = np.minimum(np.cumsum([1, *w]), states).tolist()  # sums below the cap that the first i requests can have
-    node, weight = np.polynomial.legendre.leggauss((n + 1) // 2)
-    node, weight = (node + 1) / 2, weight / 2
-    shares = np.zeros(n)
-    block = max(_CELLS // sum(reach), 1)
-    for low in range(0, node.size, block):
-        q, part = node[low : low + block, None], weight[low : low + block]
-        present = [np.ones((q.size, 1))]  # chances of every sum below the cap, before each request
-        for i in range(n - 1):
-            now, later = present[i], np.zeros((q.size, reach[i + 1]))
-            later[:, : reach[i]] = (1 - q) * now
-            later[:, w[i] : w[i] + reach[i]] += q * now[:, : max(reach[i + 1] - w[i], 0)]
-            present.append(later)
-        missing = np.tile(cap - np.arange(reach[n]), (q.size, 1))  # to the cap, as expected when all have come
-        for i in range(n - 1, -1, -1):
-            without, with_it = missing[:, : reach[i]], missing[:, w[i] : w[i] + reach[i]]
-            k = with_it.shape[1]
-            spared = without.copy()
-            spared[:, :k] -= with_it
-            shares[i] += part @ np.einsum("qs,qs->q", present.pop(), spared)
-            missing = (1 - q) * without
-            missing[:, :k] += q * with_it
-    result = np.empty(n)
-    result[order] = shares
-    return result
+
+    rate: float
+    threshold: float
+    of: Amount = "prompt"
+    most: float = 2.0**31
+
+    def shares(self, stays: Stays) -> Floats:
+        """(m,) Exact shares, interval by interval.
+
+        Raises:
+            TooDear: Some batches cost too much.
+        """
+        mine, length = amount(stays, self.of), stays.timeline.length
+        joules = np.zeros(stays.batch.size)
+        for row, interval in _pairs(stays):
+            names, code = np.unique(interval, return_inverse=True)
+            try:
+                part = beyond(mine[row], code, names.size, self.threshold, self.most)
+            except TooDear as dear:
+                raise TooDear(str(dear), np.unique(stays.timeline.batch[names[dear.groups]])) from None
+            joules += sum_by(row, part * length[interval], stays.batch.size)
+        return self.rate * joules
+
+    def totals(self, stays: Stays) -> Floats:
+        """(n_batches,) What is beyond the threshold, over all steps."""
+        line = stays.timeline
+        return line.totals(self.rate * line.length * np.maximum(self._held(stays) - self.threshold, 0.0))
+
+    def marginals(self, stays: Stays) -> Floats:
+        """(m,) How much less is beyond the threshold without the request, over its steps."""
+        mine, length = amount(stays, self.of).astype(np.float64), stays.timeline.length
+        over = np.maximum(self._held(stays) - self.threshold, 0.0)
+        joules = np.zeros(stays.batch.size)
+        for row, interval in _pairs(stays):
+            joules += sum_by(row, np.minimum(mine[row], over[interval]) * length[interval], stays.batch.size)
+        return self.rate * joules
+
+    def worth(self, stays: Stays, coalitions: Masks) -> Floats:
+        """(k,) Interval by interval, the sum over the members that are there."""
+        masks = one_batch(stays, coalitions).astype(np.float64)
+        mine = amount(stays, self.of).astype(np.float64)
+        moments = np.unique(np.concatenate([stays.start, stays.end]))
+        joules = np.zeros(len(masks))
+        for moment, later in zip(moments[:-1].tolist(), moments[1:].tolist(), strict=True):
+            there = (stays.start <= moment) & (moment < stays.end)
+            joules += (later - moment) * np.maximum(masks @ (mine * there) - self.threshold, 0.0)
+        return self.rate * joules
+
+    def _held(self, stays: Stays) -> Floats:
+        """(intervals,) The sum of the amounts of those active."""
+        line, mine = stays.timeline, amount(stays, self.of)
+        rows = mine.size
+        return np.cumsum(np.concatenate([mine, -mine])[line.order])[: max(2 * rows - 1, 0)].astype(np.float64)
+
+
+def _pairs(stays: Stays) -> Iterator[tuple[Ints, Ints]]:
+    """Every request in every interval of some length that it is active in, some batches at a time.
+
+    Yields:
+        Rows and intervals, (k,) each. All requests of an interval come together.
+    """
+    line, rows = stays.timeline, stays.batch.size
+    if not rows:
+        return
+    counts = np.concatenate([[0], np.cumsum(line.length > 0)])  # intervals of some length before each one
+    real = np.flatnonzero(line.length > 0)
+    place = np.empty(2 * rows, dtype=np.int64)
+    place[line.order] = np.arange(2 * rows)
+    low, high = counts[place[:rows]], counts[place[rows:]]
+    order, edges = stays.grouped
+    pairs = np.concatenate([[0], np.cumsum((high - low)[order])])[edges]  # laid out before each batch
+    begin = 0
+    while begin < stays.n_batches:
+        end = max(int(np.searchsorted(pairs, pairs[begin] + _PAIRS, side="right")) - 1, begin + 1)
+        mine = order[edges[begin] : edges[end]]
+        count = (high - low)[mine]
+        first = np.repeat(low[mine] - (np.cumsum(count) - count), count)
+        yield np.repeat(mine, count), real[first + np.arange(int(count.sum()))]
+        begin = end

@@ -19,10 +19,11 @@ from attribution.terms import (
     Prefix,
     Span,
     Square,
+    StepHinge,
     Steps,
     StepTable,
     Term,
-)  # fmt: skip
+)
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +42,7 @@ TERMS: dict[str, Term] = {
     "square": Square(1e-3, "tokens"),
     "hinge_low": Hinge(0.02, 150.5, "prompt"),
     "hinge": Hinge(0.02, 4000.0, "prompt"),
+    "step_hinge": StepHinge(0.3, 1500.5, "prompt"),
     "hinge_high": Hinge(0.5, 700.0, "output"),
 }
 

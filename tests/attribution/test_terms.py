@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 from attribution.batches import Batches, resolve
 from attribution.game import Game
 from attribution.stays import Stays
-from attribution.terms import Fixed, Hinge, Maximum, Own, Padded, Prefix, Span, Square, Steps, StepTable, TooDear
+from attribution.terms import (
+    Fixed,
+    Hinge,
+    Maximum,
+    Own,
+    Padded,
+    Prefix,
+    Span,
+    Square,
+    StepHinge,
+    Steps,
+    StepTable,
+    TooDear,
+)  # fmt: skip
 
 from .games import TERMS, coalitions, enumerated, random_log, random_stays
 
@@ -179,11 +192,25 @@ def by_counting_subsets(amounts: np.ndarray, threshold: float) -> np.ndarray:
     return np.array(shares)
 
 
+def test_a_hinge_a_step_lays_out_its_intervals_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    start, output = rng.integers(0, 60, 60), rng.integers(0, 50, 60)
+    stays = resolve(Batches(rng.integers(0, 9, 60), rng.integers(0, 900, 60), output, start, start + output))
+    term = StepHinge(0.3, 1500.0, "prompt")
+    at_once = term.shares(stays)
+    monkeypatch.setattr("attribution.terms.hinge._PAIRS", 40)
+    np.testing.assert_allclose(term.shares(stays), at_once, rtol=1e-14)
+    np.testing.assert_allclose(np.bincount(stays.batch, at_once), term.totals(stays), rtol=1e-13)
+
+
 def test_a_hinge_that_is_too_dear_says_so() -> None:
     stays = resolve(Batches(np.zeros(400), np.full(400, 99_991) - np.arange(400), np.ones(400)))
-    with pytest.raises(TooDear, match=r"batches too dear .*: 1, .* 400 requests .* sample them instead") as dear:
+    with pytest.raises(TooDear, match=r"1 sets of requests, the dearest with 400 requests .* sample them") as dear:
         Hinge(1.0, 1e7, "prompt").shares(stays)
-    assert dear.value.batches.tolist() == [0]
+    assert dear.value.groups.tolist() == [0]
+    with pytest.raises(TooDear) as dear:
+        StepHinge(1.0, 1e7, "prompt").shares(replace(two_batches(stays), end=np.ones(800, dtype=np.int64)))
+    assert dear.value.groups.tolist() == [0, 1]
     assert Hinge(1.0, 1e9, "prompt").shares(stays).sum() == 0  # never reached: free
     assert Hinge(1.0, 0.0, "prompt").shares(stays)[0] == 99_991
 
@@ -216,6 +243,12 @@ def test_worth_wants_one_batch_and_masks_that_fit() -> None:
         Fixed(1.0).worth(two, np.ones((1, 2), dtype=bool))
     with pytest.raises(ValueError, match="expected coalitions of 1 requests"):
         Fixed(1.0).worth(two.only(0), np.ones((1, 2), dtype=bool))
+
+
+def two_batches(stays: Stays) -> Stays:
+    """The one batch twice."""
+    grown = _taken(stays, np.tile(np.arange(stays.batch.size), 2))
+    return replace(grown, batch=np.repeat([0, 1], stays.batch.size), n_batches=2)
 
 
 def doubled(stays: Stays) -> Stays:
