@@ -51,7 +51,10 @@ class World:
     why: dict[str, str] = field(default_factory=dict)
 
 
-BENT = {"direct_method": "the model is wrong, and nothing corrects it"}
+BENT = {
+    "direct_method": "the model is wrong, and nothing corrects it",
+    "doubly_robust, clip 5": "the model is wrong, and cut weights correct it in part",
+}
 THIN = dict.fromkeys(("ips", "snips", "doubly_robust"), "a dozen tries carry half of the target's value")
 WORLDS = (
     World("2 actions, 1,000 rows, linear rewards", 2, 1000),
@@ -132,6 +135,7 @@ def estimates(world: World, logs: Logs) -> Iterator[tuple[str, Estimate | None]]
         "snips": lambda: snips(logs.reward, logs.weight, units=units),
         "direct_method": lambda: direct_method(logs.reward, **more),
         "doubly_robust": lambda: doubly_robust(logs.reward, logs.weight, **more),
+        "doubly_robust, clip 5": lambda: doubly_robust(logs.reward, logs.weight, clip=5.0, **more),
     }
     for name, reading in readings.items():
         try:

@@ -5,7 +5,8 @@ consistent where the model is right whatever the propensities; with models that 
 error does not hang on theirs. Dudik, Langford and Li (2011), *Doubly robust policy evaluation and learning*;
 Chernozhukov et al. (2018). ``clip`` caps the weights; ``switch`` takes the prediction alone where the weight is above
 it: Wang, Agarwal and Dudik (2017), *Optimal and adaptive off-policy evaluation in contextual bandits*. Either lowers
-the error and leaves a bias where the model is wrong. Estimand, assumptions and errors: ``estimators/policy_value.py``.
+the error and leaves a bias where the model is wrong; the linear models' own error, which cut weights no longer take
+off, is then a part of the value's. Estimand, assumptions and errors: ``estimators/policy_value.py``.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def doubly_robust(
     rows = logged(reward, weight, denominator=denominator, units=units)
     assert rows.weight is not None
     w = kept_weights(rows.weight, clip, switch)
+    cut = outcome == "linear" and (clip is not None or switch is not None)
     if (features is None) == (predictions is None):
         raise ValueError("give features or predictions")
     if predictions is not None:
@@ -92,6 +94,8 @@ def doubly_robust(
             folds=folds,
             penalty=penalty,
             seed=seed,
+            own_error=cut,
+            weight=w if cut else None,
         )
     if not np.isfinite(scores.logged[w > 0.0]).all():
         raise EstimationError("a prediction is not a finite number")
@@ -102,6 +106,8 @@ def doubly_robust(
         logged_den=counts if rows.den is None else rows.by_unit(rows.den),
         target_num=rows.by_unit(augmented(rows.num, w, scores, 0)),
         target_den=counts if rows.den is None else rows.by_unit(augmented(rows.den, w, scores, 1)),
+        fitted_num=None if scores.fitted is None else rows.by_unit(scores.fitted[:, 0]),
+        fitted_den=None if scores.fitted is None or rows.den is None else rows.by_unit(scores.fitted[:, 1]),
         **weight_sums(rows, w),
     )
     more: dict[str, Any] = {

@@ -12,7 +12,7 @@ from estimators.inference import EstimationError
 from estimators.ips import Logged
 from estimators.penalised import Penalty
 from estimators.reward_model import LinearRewards, Scores, fold_of
-from estimators.reward_sums import Codes, Matrix, Policy, codes_of, features_of, policy_of, rewards_of
+from estimators.reward_sums import Codes, Matrix, Policy, Vector, codes_of, features_of, policy_of, rewards_of
 
 OUTCOME = ("linear", "boosting")
 _LEVELS = 255  # as many as scikit-learn's trees take
@@ -30,6 +30,7 @@ def modelled_rewards(
     penalty: Penalty = "cross_validated",
     seed: int = 0,
     own_error: bool = False,
+    weight: Vector | None = None,
 ) -> Scores:
     """Predictions for the rows that have an outcome; of a ratio metric numerator and denominator are two rewards.
 
@@ -44,6 +45,7 @@ def modelled_rewards(
         penalty: Of the linear models.
         seed: Of the folds and of boosting.
         own_error: Also what fitting the linear models adds to the rows' influence.
+        weight: ``(rows.n,)`` as in :meth:`estimators.reward_model.LinearRewards.add`.
 
     Raises:
         ValueError: An unknown model.
@@ -63,7 +65,7 @@ def modelled_rewards(
     if outcome == "boosting":
         return _boosted(x, codes, policy, fold, n_folds, y, names, seed)
     models = LinearRewards(names, folds=n_folds, rewards=y.shape[1], penalty=penalty)
-    models.add(x, codes, fold, y, policy if own_error else None)
+    models.add(x, codes, fold, y, policy if own_error else None, weight)
     return models.fit().scores(x, codes, fold, policy, y if own_error else None)
 
 

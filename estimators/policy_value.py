@@ -162,6 +162,8 @@ def policy_value(
     sums = _kept(sums)
     logging = value_of(sums.logged_num, sums.logged_den, alpha=alpha)
     if sums.w is not None and not sums.w.any():
+        if sums.clipped:
+            raise EstimationError("every weight is above the switch, so nothing corrects the model; take a larger one")
         raise EstimationError("the target policy never takes an action that was logged, so the logs hold none of it")
     target = value_of(
         sums.target_num, sums.target_den, fitted_num=sums.fitted_num, fitted_den=sums.fitted_den, alpha=alpha

@@ -66,7 +66,8 @@ class Scores:
         direct: ``(n, rewards)`` mean prediction over the actions that the target policy takes.
         logged: ``(n, rewards)`` prediction for the logged action.
         fitted: ``(n, rewards)`` what the row adds, through the models, to the influence on the sum of ``direct`` over
-            all rows; None where it was not asked for. 0 where the reward was not seen.
+            all rows (of doubly robust scores, where weights were given); None where it was not asked for. 0 where the
+            reward was not seen.
     """
 
     direct: Matrix
@@ -99,6 +100,7 @@ class LinearRewards:
         fold: ArrayLike,
         rewards: ArrayLike,
         target: ArrayLike | None = None,
+        weight: ArrayLike | None = None,
     ) -> None:
         """Adds a chunk of rows; the order of chunks, not how rows are cut, may move last digits.
 
@@ -108,6 +110,8 @@ class LinearRewards:
             fold: ``(n,)`` from 0.
             rewards: ``(n, rewards)`` or ``(n,)``; NaN: not seen, the row is left out of that reward's models.
             target: As in :meth:`FittedRewards.scores`; only needed where the models' own error is.
+            weight: ``(n,)`` weights that the residuals of a doubly robust value are given, as far as they were cut:
+                where they are whole, predictions and residuals leave no first-order error of the models.
 
         Raises:
             EstimationError: Arrays that do not fit, codes out of range, or values that are not finite.
@@ -121,7 +125,11 @@ class LinearRewards:
             return
         if self._sums is None:
             self._sums = RewardSums.of(features, y, self.folds, len(self.actions))
-        self._sums.add(features, codes, folds, y, None if target is None else policy_of(target, len(y), self.actions))
+        policy = None if target is None else policy_of(target, len(y), self.actions)
+        w = None if weight is None else np.asarray(weight, dtype=np.float64)
+        if w is not None and (w.shape != codes.shape or not np.isfinite(w).all()):
+            raise EstimationError("weights must be one finite number a row")
+        self._sums.add(features, codes, folds, y, policy, w)
 
     def fit(self) -> FittedRewards:
         """The models.
@@ -146,6 +154,7 @@ class FittedRewards:
         through: ``(folds, actions, p + 1, rewards)`` direction in which a row's residual moves the sum of predictions
             for the target; None where no target was given.
         penalties: ``(folds, actions, rewards)``.
+        corrected: Whether residuals correct the predictions, in part.
     """
 
     actions: tuple[str, ...]
@@ -155,6 +164,7 @@ class FittedRewards:
     rows: NDArray[np.float64]
     through: Cube | None
     penalties: NDArray[np.float64]
+    corrected: bool = False
 
     @property
     def width(self) -> int:
@@ -187,7 +197,7 @@ class FittedRewards:
         if not len(codes) == len(folds) == n:
             raise EstimationError("features, actions and folds must have one row each")
         # Where nothing corrects the models each must have a row more than it has coefficients.
-        self._refuse_untried(folds, policy, 1 if rewards is None else self.width + 1)
+        self._refuse_untried(folds, policy, 1 if rewards is None or self.corrected else self.width + 1)
         y = None if rewards is None else rewards_of(rewards, self.coef.shape[3])
         if y is not None and self.through is None:
             raise EstimationError("the models' own error needs the target policy in the first pass")
@@ -270,7 +280,7 @@ def _fit(sums: RewardSums, actions: tuple[str, ...], penalty: Penalty) -> Fitted
                 # A fold's models learn from all others, so its pull is felt by the rows of those.
                 through[training, :, :, j] += found[..., 1] @ to_standard
         coef[:, :, 0, j] += sums.centre[j] * (rows[:, :, j] > 0.0)
-    return FittedRewards(actions, sums.shift, sums.per_unit, coef, rows, through, penalties)
+    return FittedRewards(actions, sums.shift, sums.per_unit, coef, rows, through, penalties, sums.corrected)
 
 
 def _penalties(gram: Cube, cross: Cube, penalty: Penalty) -> Matrix:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.inference import EstimationError
-from estimators.nuisance_design import BLOCK, add_gram
+from estimators.nuisance_design import BLOCK, add_cross, add_gram
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -35,9 +35,10 @@ class RewardSums:
         centre: ``(rewards,)`` means of the first chunk, taken from the rewards.
         gram: ``(cells, p + 1, p + 1)`` of ``z z'``.
         cross: ``(cells, p + 1, rewards)`` of ``z (r - centre)``.
-        toward: ``(cells, p + 1)`` of ``pi(a|x) z``, in the cell of ``a``.
+        toward: ``(cells, p + 1)`` of ``pi(a|x) z``, in the cell of ``a``, less ``w z`` in that of the logged action.
         less_gram, less_toward: By reward, the parts of rows that it was not seen in.
         has_target: Whether ``toward`` was summed.
+        corrected: Whether weights were.
     """
 
     n_folds: int
@@ -51,6 +52,7 @@ class RewardSums:
     less_gram: dict[int, Cube] = field(default_factory=dict)
     less_toward: dict[int, Matrix] = field(default_factory=dict)
     has_target: bool = False
+    corrected: bool = False
 
     @classmethod
     def of(cls, x: Matrix, y: Matrix, n_folds: int, n_actions: int) -> RewardSums:
@@ -64,7 +66,9 @@ class RewardSums:
         gram, cross = np.zeros((cells, width, width)), np.zeros((cells, width, y.shape[1]))
         return cls(n_folds, n_actions, shift, per_unit, centre, gram, cross, np.zeros((cells, width)))
 
-    def add(self, x: Matrix, action: Codes, fold: Codes, y: Matrix, target: Policy | None) -> None:
+    def add(
+        self, x: Matrix, action: Codes, fold: Codes, y: Matrix, target: Policy | None, w: Vector | None = None
+    ) -> None:
         """Adds a chunk.
 
         Raises:
@@ -74,6 +78,7 @@ class RewardSums:
             raise EstimationError("every chunk must have the same features")
         if self.gram[:, 0, 0].any() and self.has_target != (target is not None):
             raise EstimationError("the target policy must be given in every chunk or in none")
+        self.corrected |= w is not None
         missing = np.isnan(y)
         partly = [int(j) for j in np.flatnonzero(missing.any(axis=0))]
         rest = np.where(missing, 0.0, y - self.centre)
@@ -82,9 +87,14 @@ class RewardSums:
             add_gram(self.gram[cell], z)
             self.cross[cell, 0] += rest[rows].sum(axis=0)
             self.cross[cell, 1:] += z.T @ rest[rows]
+            if w is not None:
+                add_cross(self.toward[cell], z, -w[rows])
             for j in partly:
                 if (out := missing[rows, j]).any():
                     add_gram(self.less_gram.setdefault(j, np.zeros_like(self.gram))[cell], z[out])
+                    if w is not None:
+                        less = self.less_toward.setdefault(j, np.zeros_like(self.toward))
+                        add_cross(less[cell], z[out], -w[rows[out]])
         if target is None:
             return
         self.has_target = True

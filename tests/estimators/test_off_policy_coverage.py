@@ -32,7 +32,7 @@ def read(method: str, logs: Bandit, weight: np.ndarray | None = None) -> Estimat
 def errors(method: str, draw: Callable[[int], Bandit], wrong: bool = False) -> np.ndarray:
     """The target's value less the truth, over seeds; perhaps with propensities that hang on the wrong feature."""
     out = []
-    for seed in range(SEEDS):
+    for seed in range(SEEDS // 2):
         logs = draw(seed)
         weight = logs.weight * np.exp(0.5 * logs.x[:, 1] + 0.3) if wrong else None
         out.append(read(method, logs, weight).treatment_value - logs.truth)

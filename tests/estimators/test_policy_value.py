@@ -153,6 +153,11 @@ def test_rewards_that_do_not_vary_where_the_target_acts_give_no_false_certainty(
         ips(reward, logs.weight * (logs.weight > 0.0))
 
 
+def test_a_switch_that_leaves_no_weight_is_refused(logs: Bandit) -> None:
+    with pytest.raises(EstimationError, match="every weight is above the switch"):
+        run("doubly_robust", logs, switch=0.01)
+
+
 def test_an_option_out_of_range_is_an_error(logs: Bandit) -> None:
     with pytest.raises(ValueError, match="clip must be a positive"):
         run("ips", logs, clip=0.0)

@@ -130,6 +130,36 @@ def test_the_error_of_linear_models_is_that_of_least_squares() -> None:
     assert found.std_error == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(("method", "metric"), [("direct", "mean"), ("cut", "mean"), ("cut", "ratio")])
+def test_errors_are_the_infinitesimal_jackknife(method: str, metric: str) -> None:
+    """The derivative of the whole value, models refitted, in the weight of each row, by finite differences."""
+    logs, n = bandit(12, units=90, rows=1, actions=3), 90
+    z, den = np.c_[np.ones(n), logs.x], logs.cost if metric == "ratio" else None
+    w = np.minimum(logs.weight, 1.5) if method == "cut" else np.zeros(n)
+
+    def mean(y: np.ndarray, v: np.ndarray) -> float:
+        score = np.zeros(n)
+        for a in range(3):
+            mine, root = logs.action == a, np.sqrt(v)
+            coef = np.linalg.lstsq((z * root[:, None])[mine], (y * root)[mine])[0]
+            score += (logs.target == a) * (z @ coef) + mine * w * (y - z @ coef)
+        return float(v @ score / v.sum())
+
+    def value(v: np.ndarray) -> float:
+        return mean(logs.reward, v) / (1.0 if den is None else mean(den, v))
+
+    given: dict[str, Any] = {"features": logs.x, "action": logs.action, "target": logs.target, "denominator": den}
+    given |= {"folds": 1, "penalty": 0.0}
+    if method == "cut":
+        found = doubly_robust(logs.reward, logs.weight, clip=1.5, **given)
+    else:
+        found = direct_method(logs.reward, **given)
+    assert found.treatment_value == pytest.approx(value(np.ones(n)), rel=1e-9)
+    slope = np.array([value(np.ones(n) + d) - value(np.ones(n) - d) for d in 1e-4 * np.eye(n)]) / 2e-4
+    expected = np.sqrt(n / (n - 1) * float(slope @ slope))
+    assert found.diagnostics["values"]["target"]["std_error"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("policy", ["codes", "probabilities"])
 @pytest.mark.parametrize("gaps", [False, True])
 def test_the_models_error_is_the_same_in_whatever_chunks(logs: Bandit, policy: str, gaps: bool) -> None:
