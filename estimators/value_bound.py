@@ -89,15 +89,13 @@ def value_bound(
         raise ValueError("an upper bound needs the weights")
     game = _Game.of(rows, keys, most_rows, alpha, orders, seed)
     s = game.sums(scores)
-    if s.min() < 0.0:
-        raise EstimationError("a bound needs rewards that are at least 0")
     upper = None
     if most_reward is not None and weights is not None:
         rest = most_reward * game.sums(weights) - s
         if rest.min() < -_ROUNDING * max(1.0, float(s.max())):
             raise EstimationError("a reward is larger than most_reward allows")
         upper = most_reward - game.lower(np.maximum(rest, 0.0), 0.0)
-    return ValueBound(game.lower(s, 0.0), upper, alpha, len(s))
+    return ValueBound(game.lower(s, 0.0), upper, alpha, int((np.asarray(rows) > 0).sum()))
 
 
 def gain_bound(
@@ -126,8 +124,6 @@ def gain_bound(
     """
     game = _Game.of(rows, keys, most_rows, alpha, orders, seed)
     s, earned = game.sums(scores), game.sums(logged)
-    if min(s.min(), earned.min()) < 0.0:
-        raise EstimationError("a bound needs rewards that are at least 0")
     if (earned > most_reward * game.rows * (1.0 + _ROUNDING)).any():
         raise EstimationError("a reward is larger than most_reward allows")
     return game.lower(s - earned, most_reward)
@@ -138,10 +134,10 @@ class _Game:
     """Units that have rows, in the orders that they are bet on.
 
     Attributes:
-        kept: ``(units,)`` positions of units that have rows, in the order of their keys.
-        rows: ``(kept,)`` their rows.
-        draws: ``(orders, bets, each)`` positions among them; very many units are put together, so many at random.
-        largest: Most rows of a unit.
+        kept: ``(bets, each)`` positions of units that have rows; very many are put together, ``each`` at random.
+        rows: ``(bets,)`` their rows.
+        draws: ``(orders, bets)``.
+        largest: Most rows of a bet.
     """
 
     kept: NDArray[np.intp]
@@ -177,30 +173,37 @@ class _Game:
         largest = float(n.max())
         if most_rows is not None and most_rows < largest:
             raise EstimationError(f"a unit has {largest:g} rows, more than most_rows allows")
-        each = -(-len(kept) // MOST_UNITS)
-        whole = len(kept) // each
-        rng = np.random.default_rng(seed)
-        draws = [rng.permutation(len(kept))[: whole * each].reshape(whole, each) for _ in range(orders)]
-        most = largest if most_rows is None else most_rows
-        return cls(kept.astype(np.intp), n[kept], np.stack(draws), most, alpha, len(n))
+        rng, each = np.random.default_rng(seed), -(-len(kept) // MOST_UNITS)
+        if each > 1:
+            kept = kept[rng.permutation(len(kept))[: len(kept) // each * each]]
+        bets = kept.reshape(-1, each)
+        draws = np.stack([rng.permutation(len(bets)) for _ in range(orders)])
+        most = each * (largest if most_rows is None else most_rows)
+        return cls(bets.astype(np.intp), n[bets].sum(axis=1), draws, most, alpha, len(n))
 
     def sums(self, values: ArrayLike) -> Vector:
-        """``(kept,)`` values of the units that are kept."""
+        """``(bets,)`` sums of one value a unit.
+
+        Raises:
+            EstimationError: Not one a unit, values that are not finite, or, of those that count, a negative one.
+        """
         x = np.asarray(values, dtype=np.float64)
         if x.shape != (self.n_given,):
             raise EstimationError("scores, weights and rows must be one a unit")
         if not np.isfinite(x).all():
             raise EstimationError("the outcome, or a weight, holds values that are not finite")
-        return x[self.kept]
+        found = x[self.kept]
+        if found.min() < 0.0:
+            raise EstimationError("a bound needs rewards that are at least 0")
+        return np.asarray(found.sum(axis=1))
 
     def lower(self, s: Vector, floor: float) -> float:
-        """Bound of ``E[s] / E[rows]`` where a unit's ``s`` is at least ``-floor`` times its rows."""
-        scores, rows = (x[self.draws].sum(axis=2) for x in (s, self.rows))
-        largest = self.largest * self.draws.shape[2]
+        """Bound of ``E[s] / E[rows]`` where a bet's ``s`` is at least ``-floor`` times its rows."""
+        scores, rows = s[self.draws], self.rows[self.draws]
         stakes, goal = _stakes(scores, rows, self.alpha), -math.log(self.alpha)
 
         def wins(v: float) -> bool:
-            most = (v + floor) * largest
+            most = (v + floor) * self.largest
             bet = np.minimum(stakes, STAKE / most) if most > 0.0 else stakes
             capital = np.log1p(bet * (scores - v * rows)).sum(axis=1)
             top = float(capital.max())
