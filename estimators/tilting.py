@@ -66,7 +66,7 @@ def tilt(
     kept = seen if trim is None else seen & (e >= trim) & (e <= 1.0 - trim)
     _enough_units(shared, kept)
     if checked:
-        _check_overlap(e[kept], estimand)
+        _check_overlap(e[kept], estimand, shared.propensity)
     one, zero = (kept & treated).astype(np.float64), (kept & ~treated).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         base, arms, slopes = _weights(e, kept, one, zero, estimand)
@@ -86,7 +86,12 @@ def _weights(
     return kept.astype(np.float64), (odd, even), slopes
 
 
-def _check_overlap(e: Vector, estimand: str) -> None:
+def _check_overlap(e: Vector, estimand: str, model: str) -> None:
+    if model == "linear" and (n := int(((e < 0.0) | (e > 1.0)).sum())):
+        raise EstimationError(
+            f"the linear model puts the probability of treatment of {n} row{'s' * (n != 1)} below 0 or above 1: take "
+            "propensity logit, or trim"
+        )
     low = {"ate": e < _CERTAIN, "att": e < 0.0, "overlap": e < 0.0}[estimand]
     high = e > 1.0 if estimand == "overlap" else e > 1.0 - _CERTAIN
     if n := int(low.sum() + high.sum()):

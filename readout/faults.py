@@ -16,7 +16,7 @@ from readout.logs.treated import RUNNING
 from readout.reduce import NotFinite
 from readout.samples import rollouts
 from readout.samples.adjusters import places
-from readout.samples.by_action import ADJUST
+from readout.samples.by_action_refusals import ADJUST
 from readout.samples.discontinuity import ADJUSTER
 from readout.samples.instrument_columns import places as instrument_places
 from readout.samples.instrument_rows import EXECUTED, FACT, INSTRUMENT, PROPENSITY, fact_place

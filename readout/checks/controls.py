@@ -122,6 +122,8 @@ def _telling(evidence: Evidence, name: str) -> str:
     They do where nearly all rows of either arm have values that only that arm has, or where the column is null under
     one action and under no other.
     """
+    if isinstance(evidence.spec.design, Observational) and (where := _only_where(evidence, name)):
+        return f"is there only where {where!r} ran: the action decides whether it is logged"
     if _tells(name) not in evidence.tables:
         return ""
     frame = evidence.tables[_tells(name)]
@@ -145,6 +147,8 @@ def _telling(evidence: Evidence, name: str) -> str:
 def _only_where(evidence: Evidence, name: str) -> str:
     """The arm under which alone a column has values; empty where there is none."""
     treated = evidence.total("n") - evidence.total("n", 0)
+    if min(treated, evidence.total("n", 0)) < ENOUGH:
+        return ""
     null = evidence.total(null_sum(name), 0)
     of_control = share(null, evidence.total("n", 0))
     of_treated = share(evidence.total(null_sum(name)) - null, treated)

@@ -9,7 +9,8 @@ from readout.checks.base import listing, percent, share
 from readout.controls import Later, Row, adjusted, by_name, decided_after
 from readout.evidence import Evidence, arms_seen, count, rows_table
 from readout.logs import Logs
-from readout.logs.frame import NO_TIME, OTHER_ARM, OUTSIDE, PRE_PERIOD, REASONS
+from readout.logs.frame import NO_ARM, NO_TIME, OTHER_ARM, OUTSIDE, PRE_PERIOD, REASONS
+from readout.logs.treated import arm_role
 from readout.reduce import Table
 from readout.results import Check
 from readout.spec.designs import BY_ROW, PANELS, Observational
@@ -70,6 +71,11 @@ def required_fields(evidence: Evidence) -> Check:
     if other := evidence.rows().dropped.get(OTHER_ARM):
         said = f"{other:,} rows carry an arm that the spec does not name and are left out"
         warnings.append(f"{said}; arms in the log: {arms_seen(evidence)}")
+    if isinstance(spec.design, Observational) and (nobody := evidence.rows().dropped.get(NO_ARM)):
+        warnings.append(
+            f"{nobody:,} rows have no {arm_role(spec, logs.columns)} action and are left out: if the state or the "
+            "choice decides who has one, those that are left are a selection"
+        )
     failures = [f"the policy looks at {listing(unlogged)}, which the log does not have"] if unlogged else []
     if empty:
         failures.append(f"the policy looks at {listing(empty)}, null on every row")

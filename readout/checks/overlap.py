@@ -29,6 +29,8 @@ HEAVY, CARRIED = 0.05, 0.10
 BY_WEIGHT = 2.0
 # An effective size below this part of the smaller arm's rows is worth a word.
 THIN = 0.1
+# Trimming that leaves fewer than the other half is no advice.
+MOST_TRIMMED = 0.5
 WITH_TRIM = ("aipw", "ipw", "outcome_regression", "dml")
 
 
@@ -119,7 +121,7 @@ def _advice(evidence: Evidence, found: Weighting) -> str:
     inner = np.clip(found.propensity, 0.0, 1.0)
     trim = np.ceil(100.0 * crump_threshold(inner)) / 100.0
     out = float(((inner < trim) | (inner > 1.0 - trim)).mean())
-    if not 0.0 < trim < 0.5 or sample.how.trim is not None:
+    if not 0.0 < trim < 0.5 or out > MOST_TRIMMED or sample.how.trim is not None:
         return "; design.estimand: overlap weighs such rows down, and the effect is then of the others"
     return (
         f"; estimator.trim: {trim:.2g} leaves out {percent(out)} of the rows, design.estimand: overlap weighs them "
@@ -153,6 +155,9 @@ def _concentrated(evidence: Evidence, arm: int, limit: float) -> _Arm:
         weights = found.weights[side]
         if not weights.sum() > 0.0:
             return _Arm(label, "fail", 1.0, f"no row of {named(name)} has any weight")
+        if n := int((~np.isfinite(weights)).sum()):
+            against = f"{n:,} of {len(weights):,} rows of {named(name)} ran against all odds: no weight is large enough"
+            return _Arm(label, "fail", 1.0, against)
         largest, plain = _largest(weights, None if found.units is None else found.units[side])
         size = effective(weights)
         thin |= size < THIN * fewest
@@ -187,7 +192,9 @@ def _sizes(evidence: Evidence) -> dict[str, Any]:
     trimmed: dict[str, float] = {}
     for arm in evidence.treatments:
         found = weighting_of(evidence, arm)
-        if isinstance(found, str) or not all(found.weights[s].sum() > 0.0 for s in (~found.treated, found.treated)):
+        if isinstance(found, str) or not all(
+            0.0 < found.weights[side].sum() < np.inf for side in (~found.treated, found.treated)
+        ):
             continue
         sizes.setdefault(evidence.arms[0], effective(found.weights[~found.treated]))
         sizes[evidence.arms[arm]] = effective(found.weights[found.treated])

@@ -202,6 +202,8 @@ def _cell(value: Any) -> str:
         return _trimmed(number(value, 4))
     if isinstance(value, dict):
         return _joined(f"{k} {_inner(v)}" for k, v in value.items())
+    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        return f"{len(value)} rows, in `readout.json`"
     if isinstance(value, list):
         return _joined(_inner(v) for v in value)
     return markdown(str(value))

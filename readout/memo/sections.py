@@ -60,6 +60,12 @@ def comparison(readout: Readout) -> list[str]:
 def _estimand(readout: Readout) -> str:
     estimand, method = readout.design.get("estimand"), readout.design.get("method")
     shown = markdown(words.estimand(str(estimand))) if estimand else ""
+    if readout.design.get("kind") == "observational" and estimand == "ate":
+        shown = (
+            "average effect on a request of its own action, over "
+            + ("the requests of control and of that treatment" if words.several_arms(readout) else "all requests")
+            + " (ATE)"
+        )
     if any((readout.diagnostics.get("trimmed") or {}).values()):
         shown += " among the rows that " + ("have a match" if method == "matching" else "were not trimmed")
     if not method or not words.estimated(readout.metrics):
@@ -253,6 +259,11 @@ def checks(readout: Readout) -> list[str]:
 _NET_OF = {"late": " on those whom the instrument moves", "local": " at the cutoff"}
 
 
+_BY_ARM = (
+    "By arm: what ran, as it ran. The arms' requests differ; only the net value against control is adjusted for it."
+)
+
+
 def economics(readout: Readout) -> list[str]:
     """Net value against the bar, and value and cost by arm."""
     money = readout.economics
@@ -274,6 +285,7 @@ def economics(readout: Readout) -> list[str]:
         "## Economics",
         [" ".join(_economics_sentences(money, _NET_OF.get(str(readout.design.get("estimand")), "")))],
         table(["Arm", *(header for header, _ in columns)], rows, right="l" + "r" * len(columns)) if columns else [],
+        [_BY_ARM] if columns and readout.design.get("kind") == "observational" else [],
     )
 
 

@@ -18,30 +18,35 @@ from numpy.typing import NDArray
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.tail_index import Tail
-from readout.errors import LogError, SpecError
 from readout.estimands import estimand
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples.adjusters import Adjusters, adjusters
 from readout.samples.base import KEPT, den_sum, num_sum, term_sums
+from readout.samples.by_action_refusals import (
+    ADJUST,
+    FOLD,
+    given_folds,
+    refuse,
+    require_groups,
+    require_not_unit,
+    require_taught,
+)
 from readout.samples.compared_rows import Codes, Compared, Flags, How, Matrix, Vector, Weighting
 from readout.samples.confounding import confounding, risk
-from readout.samples.design_matrix import DesignMatrix, design_matrix, identifiers
+from readout.samples.design_matrix import MOST_LEVELS, DesignMatrix, design_matrix, other_level
 from readout.samples.held import Held, finite_table, hold
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
-from readout.spec.problems import KeyPath
 from readout.terms import Term
 from readout.text import named, visible
 
 ARMS = "arms"
-ADJUST, FOLD = "adjust ", "fold"
 _OVER = {
     "ate": ", adjusted",
     "att": ", adjusted, on the treated",
     "overlap": ", adjusted, weighted by how open the action was",
 }
-FOLDS: KeyPath = ("estimator", "folds", "column")
 
 
 class ByAction:
@@ -53,7 +58,7 @@ class ByAction:
         self._spec, self._logs, self._seed = spec, logs, seed
         self._how = How(self.method, estimand(spec), spec.estimator.options, seed)
         self._arms = 1 + len(spec.design.treatment)
-        _refuse(spec, logs)
+        refuse(spec, logs)
         self._adjust = adjusters(spec, logs)
         self._compared: dict[tuple[int, bytes], Compared] = {}
 
@@ -90,12 +95,15 @@ class ByAction:
         n = int(tables[ARMS]["n"].sum())
         held = hold(self._spec, self._logs, self._terms, columns, self._seed, n)
         frame = _in_order(held.frame)
-        _require_groups(self._spec, frame, self._used, self._adjust)
-        self._folds = None if fold is None else _folds(self._spec, frame, fold)
+        require_groups(self._spec, frame, self._used, self._adjust)
+        require_not_unit(self._spec, self._logs, self._used, self._adjust)
+        self._folds = None if fold is None else given_folds(self._spec, frame, fold)
         wanted = {self._adjust.propensity, self._adjust.outcome, self._adjust.known}
         mine = [name for name in frame.columns if name.startswith(ADJUST)]
         facts = frame.select(pl.col(name).alias(name.removeprefix(ADJUST)) for name in mine)
         self._x = {names: design_matrix(facts, names) for names in wanted}
+        if self._folds is not None:
+            require_taught(self._spec, self._folds, [self._x[self._adjust.propensity], self._x[self._adjust.outcome]])
         self._held = Held(frame.drop(mine), held.rows, held.share)
         self._units = self._held.codes("unit")
         return {}
@@ -242,6 +250,17 @@ class ByAction:
         if self._adjust.unasked:
             inputs = ", ".join(visible(name, 60) for name in self._adjust.unasked)
             notes.append(f"adjusted for besides state and features, since the policy looks at it: {inputs}")
+        if self._arms > 2:
+            notes.append(
+                "each treatment is compared with control on the requests of the two: effects of several treatments are "
+                "of other requests each, so that their difference is not the effect of one rather than the other"
+            )
+        lumped = {c for m in self._x.values() for c, n in zip(m.column, m.names, strict=True) if n == other_level(c)}
+        for name in sorted(lumped):
+            notes.append(
+                f"{visible(name, 60)} has many different texts: the {MOST_LEVELS + 1} most frequent are adjusted for "
+                "one by one, the others as one"
+            )
         if left := sorted({name for matrix in self._x.values() for name in matrix.left_out}):
             notes.append("one value throughout, so not adjusted for: " + ", ".join(visible(name, 60) for name in left))
         return notes
@@ -286,8 +305,9 @@ class ByAction:
         if den is not None:
             den = den[rows]
             seen &= ~np.isnan(den)
-        if not seen.any():
-            raise EstimationError("no row has a value of it")
+        for code, label in ((0, self._labels[0]), (arm, self._labels[arm])):
+            if not (seen & (self._held.arm[rows] == code)).any():
+                raise EstimationError(f"no row of {named(label)} has a value of it")
         return num[seen], None if den is None else den[seen], self._of(arm, rows, seen)
 
     def _of(self, arm: int, rows: Codes, seen: Flags) -> Compared:
@@ -319,63 +339,3 @@ def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
     keys = [frame["unit"].alias("unit")] if "unit" in frame.columns else []
     by = pl.DataFrame([*keys, frame.hash_rows(seed=0).alias("content")])
     return frame[by.select(pl.arg_sort_by(by.columns)).to_series()]
-
-
-def _refuse(spec: Spec, logs: Logs) -> None:
-    """What the method cannot do, and a column of folds that is not there.
-
-    Raises:
-        SpecError, LogError: The one or the other.
-    """
-    options, method = spec.estimator.options, spec.estimator.method
-    if method == "matching" and estimand(spec) == "overlap":
-        message = "matching has no overlap-weighted effect"
-        raise SpecError([spec.source.problem(("design", "estimand"), message, "ate or att, or method: aipw")])
-    if method == "outcome_regression" and options["outcome"] == "boosting":
-        message = "outcome_regression has no error that can be stood behind with boosting"
-        hint = "method: aipw corrects for what the trees miss"
-        raise SpecError([spec.source.problem(("estimator", "outcome"), message, hint)])
-    folds = options.get("folds")
-    if isinstance(folds, Mapping):
-        if options["repeats"] != 1:
-            message = "folds that a column gives cannot be drawn repeatedly"
-            raise SpecError([spec.source.problem(("estimator", "repeats"), message, "leave repeats out")])
-        logs.expressions.column(str(folds["column"]), FOLDS)
-
-
-def _require_groups(spec: Spec, frame: pl.DataFrame, used: Sequence[str], adjust: Adjusters) -> None:
-    """Refuse text that tells rows rather than groups.
-
-    Raises:
-        LogError: All such columns.
-    """
-    problems = []
-    hint = "an identifier cannot be adjusted for: name the columns to adjust for in design.adjust"
-    for held in identifiers(frame, [ADJUST + name for name in used]):
-        name = held.removeprefix(ADJUST)
-        message = f"column {visible(name)!r} has {frame[held].n_unique():,} different texts; expected groups"
-        problems.append(spec.source.problem(adjust.at[name], message, hint))
-    if problems:
-        raise LogError(problems)
-
-
-def _folds(spec: Spec, frame: pl.DataFrame, column: str) -> Codes:
-    """Codes of the folds that a column gives.
-
-    Raises:
-        LogError: Nulls, a single fold, or a unit in two of them.
-    """
-    shown = f"column {visible(column)!r}"
-    folds = frame[FOLD]
-    problem = ""
-    if nulls := folds.null_count():
-        problem = f"{shown} is null on {nulls:,} kept rows; expected a fold for each"
-    elif folds.n_unique() < 2:
-        problem = f"{shown} has one value throughout; expected two folds or more"
-    elif "unit" in frame.columns:
-        by_unit = frame.group_by("unit").agg(pl.col(FOLD).n_unique())
-        if apart := int((by_unit[FOLD] > 1).sum()):
-            problem = f"{shown} puts the rows of {apart:,} units into several folds; a model would have seen its unit"
-    if problem:
-        raise LogError([spec.source.problem(FOLDS, problem)])
-    return folds.rank("dense").to_numpy().astype(np.intp) - 1

@@ -37,6 +37,11 @@ class DesignMatrix:
     left_out: tuple[str, ...]
 
 
+def other_level(name: str) -> str:
+    """The title of all levels of a column beyond the most frequent."""
+    return f"{name} = {OTHER}"
+
+
 def unfit(schema: Mapping[str, pl.DataType], name: str) -> str:
     """Why a column cannot be adjusted for, in words; empty where it can."""
     dtype = schema[name]
@@ -98,5 +103,5 @@ def _levels(name: str, series: pl.Series) -> list[tuple[str, NDArray[np.float64]
     ]  # fmt: skip
     if len(ordered) > MOST_LEVELS + 1:
         rest = ordered[MOST_LEVELS + 1 :]
-        found.append((f"{name} = {OTHER}", levels.is_in(rest).cast(pl.Float64).to_numpy()))
+        found.append((other_level(name), levels.is_in(rest).cast(pl.Float64).to_numpy()))
     return found

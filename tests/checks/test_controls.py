@@ -213,6 +213,8 @@ def test_an_adjuster_that_is_logged_under_one_action_only(told: Told, arm: str) 
     check = bad_controls(told("observational", log, {"adjust": ["queue_depth", "slot"]}))
     assert f"'slot' (design.adjust) is there only where {arm!r} ran" in check.message
     assert bad_controls(told("iv", log, {"adjust": ["slot"]})).status == "fail"
+    read = {"adjust": ["queue_depth", "slot"], "policy_inputs": ["slot"]}
+    assert bad_controls(told("observational", log, read)).status == "fail"
 
 
 def test_what_only_goes_along_with_the_action_is_let_pass(told: Told) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from estimators.common_support import without_counterpart
 from estimators.inference import EstimationError
 from readout import checks
+from readout.samples.compared_rows import Weighting
 
 COLUMNS = {"executed": "executed", "intended": "executed", "state": ["queue"], "features": ["tier", "size"]}
 DESIGN = {"kind": "observational", "control": "a", "treatment": "b"}
@@ -161,3 +163,22 @@ def test_rows_without_a_counterpart_are_those_that_a_search_finds():
     assert not equal.any()
     with pytest.raises(EstimationError, match="one of the arms has no rows"):
         without_counterpart(e, np.zeros(400))
+
+
+def test_trimming_is_advised_only_where_half_the_rows_stay(evidence):
+    (found,) = asked(evidence, log(1, n=2000, certain=0.3), ("overlap",))
+    assert "estimator.trim" in found.message
+    (torn,) = asked(evidence, log(1, n=2000, steep=40.0), ("overlap",))
+    assert (torn.status, "estimator.trim" in torn.message) == ("fail", False)
+    assert "design.estimand: overlap" in torn.message
+
+
+def test_weights_without_bound_fail_in_words(evidence, monkeypatch):
+    treated = np.arange(40) < 20
+    weights = np.where(np.arange(40) == 30, np.inf, 1.0)
+    made = Weighting(treated, np.full(40, 0.5), np.ones(40), weights, None, 0.0)
+    monkeypatch.setattr(sys.modules["readout.checks.overlap"], "weighting_of", lambda evidence, arm: made)
+    (found,) = asked(evidence, log(2), ("weight_concentration",))
+    assert (found.status, found.value) == ("fail", 1.0)
+    assert found.message == "1 of 20 rows of 'a' ran against all odds: no weight is large enough"
+    assert "ess" not in found.details

@@ -376,3 +376,11 @@ def test_small_and_odd_data_give_finite_numbers_or_a_refusal() -> None:
         except EstimationError:
             continue
         assert all(map(math.isfinite, (found.estimate, found.std_error, found.ci_low, found.ci_high)))
+
+
+def test_a_linear_propensity_beyond_0_and_1_is_called_that() -> None:
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(500, 1))
+    treated = draw.random(500) < 1.0 / (1.0 + np.exp(-3.0 * x[:, 0]))
+    with pytest.raises(EstimationError, match="the linear model puts the probability"):
+        aipw(x[:, 0], nuisances(treated, x, propensity="linear"))

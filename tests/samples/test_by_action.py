@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from estimators import aipw, match, matching, nuisances
+from readout.memo import markdown
 
 METRICS = {
     "ms": {"column": "ms", "role": "primary", "better": "lower", "minimum_effect": "2%"},
@@ -215,3 +216,49 @@ def test_rows_of_one_action_or_of_one_unit_are_refused_or_not_estimated_in_words
     alone = world.readout(routed().with_columns(user=pl.lit(1)), DESIGN)
     assert metric(alone).estimate is None
     assert "5 folds need as many units" in metric(alone).note
+
+
+def refused(world: Any, frame: pl.DataFrame, **changes: Any) -> str:
+    world.write(frame, {**DESIGN, **changes})
+    found = world.run()
+    assert found.code == 3
+    return found.err
+
+
+def test_folds_that_alone_hold_a_level_and_the_unit_as_an_adjuster_are_refused(world):
+    region = {"free": "us", "pro": "eu", "max": "ap"}
+    frame = routed().with_columns(tier=pl.Series([list(region)[u % 3] for u in range(150) for _ in range(8)]))
+    frame = frame.with_columns(region=pl.col("tier").replace_strict(region))
+    said = refused(world, frame, estimator={"method": "aipw", "folds": {"column": "region"}})
+    assert "one fold alone has tier = " in said
+    assert "'user' is the unit" in refused(world, routed(), **{"design.adjust": ["queue", "user"]})
+
+
+def test_what_the_readout_leaves_out_or_lumps_is_said(world):
+    frame = routed(2).with_columns(
+        team=pl.Series(np.random.default_rng(1).integers(0, 60, 1200).astype(str)),
+        action=pl.when(pl.int_range(pl.len()) % 10 == 0).then(None).otherwise("action"),
+        late=pl.when(pl.col("action") == "old").then("ms"),
+    )
+    metrics = {**METRICS, "late": {"column": "late", "role": "secondary", "better": "lower"}}
+    found = world.readout(frame, {**DESIGN, "design.adjust": ["queue", "team"], "metrics": metrics})
+    assert any(note.startswith("team has many different texts: the 31 most frequent") for note in found.notes)
+    (check,) = [c for c in found.checks if c.name == "required_fields"]
+    assert "120 rows have no executed action and are left out" in check.message
+    assert metric(found, "late").note == "not estimated: no row of 'new' has a value of it"
+
+
+def test_several_treatments_are_said_to_be_of_other_requests_each(world):
+    frame = routed(3)
+    third = np.random.default_rng(3).random(len(frame)) < 0.3
+    frame = frame.with_columns(action=pl.when(pl.Series(third)).then(pl.lit("third")).otherwise("action"))
+    found = world.readout(frame, {**DESIGN, "design.treatment": ["new", "third"]})
+    assert any(
+        note.startswith("each treatment is compared with control on the requests of the two") for note in found.notes
+    )
+    text = markdown.memo(found)
+    assert "own action, over the requests of control and of that treatment (ATE)" in text
+    alone = markdown.memo(world.readout(routed(3), DESIGN))
+    assert "average effect on a request of its own action, over all requests (ATE)" in alone
+    assert "{'covariate'" not in alone
+    assert "9 rows, in `readout.json`" in alone
