@@ -16,12 +16,13 @@ import yaml
 from readout.bundled import bundled
 from readout.logs import Logs
 from readout.logs.frame import drawn_within
-from readout.logs.treated import arm_role
-from readout.spec.designs import IV, RANDOMIZED, RDD, DiD, Observational
+from readout.logs.treated import arm_role, policy_columns, rule_columns
+from readout.spec.designs import IV, OPE, RANDOMIZED, RDD, DiD, Observational
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 
 ADJUST, INPUTS, INSTRUMENT = "design.adjust", "design.policy_inputs", "design.instrument"
+TARGET = "design.target_policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _of_role(role: str) -> Row:
 
 def adjusted(spec: Spec, logs: Logs) -> dict[str, str]:
     """The columns that the effect of a design without randomization leans on, with the key that names each first:
-    what is adjusted for, the instruments, the running variable."""
+    what is adjusted for, the instruments, the running variable, what a target policy is written in."""
     design = spec.design
     if isinstance(design, Observational):
         if design.adjust is None:
@@ -84,6 +85,11 @@ def adjusted(spec: Spec, logs: Logs) -> dict[str, str]:
         return _first(((design.running,), "design.running"), (design.covariates, "design.covariates"))
     if isinstance(design, IV):
         return _first((design.adjust, ADJUST), (design.instrument, INSTRUMENT))
+    if isinstance(design, OPE):
+        return _first(
+            (rule_columns(design), TARGET),
+            ((name for _, name, _ in policy_columns(design)), "design.policy_probability"),
+        )
     return dict.fromkeys(design.adjust, ADJUST) if isinstance(design, DiD) else {}
 
 

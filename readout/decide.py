@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from readout import not_run
 from readout.bundled import bundled
 from readout.estimands import narrower, whom
 from readout.evidence import Evidence
@@ -30,15 +31,8 @@ RAMP_AT_MOST = ("observational", "iv", "rdd", "ope")
 
 # From the most to the least that is done with a treatment: of several arms, the memo speaks of the first.
 STRENGTH: tuple[Action, ...] = (
-    "ship",
-    "target",
-    "holdout",
-    "ramp",
-    "stronger_design",
-    "instrument",
-    "pause",
-    "rollback",
-)
+    "ship", "target", "holdout", "ramp", "stronger_design", "instrument", "pause", "rollback",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +146,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "levels": targeting.levels(facts.clearing),
         "then": "" if evidence.spec.design.kind in RAMP_AT_MOST or narrower(evidence.spec) else ": ship",
         "whom": whom(evidence.spec, evidence.sample),
+        **not_run.words(evidence.spec, facts.checks),
     }
     targeted = any(kind == "segment" for kind, _ in rule.when)
     return Decision(
@@ -254,8 +249,7 @@ def _segment(facts: Facts, _: bool) -> list[Match]:
 
 
 def _design(facts: Facts, kinds: Sequence[str]) -> list[Match]:
-    kind = facts.evidence.spec.design.kind
-    return [Match("design", "", "")] if kind in kinds else []
+    return [Match("design", "", "")] if facts.evidence.spec.design.kind in kinds else []
 
 
 def _narrower(facts: Facts, _: bool) -> list[Match]:
@@ -283,6 +277,11 @@ def _unproven(facts: Facts, kinds: Sequence[str]) -> list[Match]:
     return [_of_check(c, said[c.status]) for c in unproven(facts.evidence.spec, facts.checks)]
 
 
+def _unseen_load(facts: Facts, kinds: Sequence[str]) -> list[Match]:
+    design, said = facts.evidence.spec.design, not_run.UNSEEN
+    return [Match("shared state", said, "")] if design.kind in kinds and design.shared_state else []
+
+
 MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "fails": _fails,
     "warns": _warns,
@@ -296,6 +295,7 @@ MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "design": _design,
     "narrower": _narrower,
     "unproven": _unproven,
+    "unseen_load": _unseen_load,
 }
 
 

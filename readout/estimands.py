@@ -8,11 +8,12 @@ from readout.memo.numbers import percent
 from readout.spec.designs import RDD, Observational
 from readout.spec.model import Spec
 
-_OWN = {"did": "att", "synthetic_control": "att", "iv": "late", "rdd": "local"}
+_OWN = {"did": "att", "synthetic_control": "att", "iv": "late", "rdd": "local", "ope": "policy_value"}
 
 
 def estimand(spec: Spec) -> str:
-    """``ate``, ``att``, ``overlap``, ``late`` (those whom the instrument moves) or ``local`` (at the cutoff)."""
+    """``ate``, ``att``, ``overlap``, ``late`` (those whom the instrument moves), ``local`` (at the cutoff) or
+    ``policy_value`` (a rule's, on the requests of the logs)."""
     design = spec.design
     if isinstance(design, Observational):
         if spec.estimator.method == "dml" and spec.estimator.options["model"] == "plr":
@@ -24,6 +25,8 @@ def estimand(spec: Spec) -> str:
 
 def narrower(spec: Spec) -> str:
     """How the design's effect is narrower than the frame that the spec states; empty where it is not."""
+    if spec.design.kind == "ope" and spec.decision.frame == "rule":
+        return ""
     if spec.decision.frame != "ship":
         return "" if spec.decision.frame is None or estimand(spec) in ("ate", "att") else _of(spec)
     return "" if estimand(spec) == "ate" else _of(spec)
@@ -44,5 +47,7 @@ def _of(spec: Spec) -> str:
         "att": "the effect is that on what was treated, not on all of the traffic",
         "overlap": "the effect is that where both actions were likely, not on all of the traffic",
         "late": "the effect is that on those whom the instrument moves, not on all of the traffic",
+        "policy_value": "the value is that of a rule on the requests of these logs, each in the state that it met, not "
+        "on the traffic that the rule would make",
         "local": f"the effect is that at the cutoff{crossing}, not on all of the traffic",
     }[estimand(spec)]

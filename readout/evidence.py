@@ -22,7 +22,7 @@ from readout.results import MetricResult, Rows, Segments
 from readout.samples import Sample
 from readout.samples.weak_instruments import WEAK
 from readout.segments.groups import Groups
-from readout.spec.designs import IV, RDD
+from readout.spec.designs import IV, OPE, RDD
 from readout.spec.model import Spec
 from readout.terms import OF_ELIGIBLE, UNIT_LEVEL, Term
 from readout.text import visible
@@ -221,6 +221,8 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
         raise LogError([Problem(path, f"no row is left of {rows.read:,} read: {why}", hint)])
     if isinstance(evidence.spec.design, IV) and evidence.spec.design.control is None:
         return  # the action is a number, and no row stands under an arm
+    if isinstance(evidence.spec.design, OPE):
+        return  # all rows are the logging policy's
     empty = [arm for code, arm in enumerate(evidence.arms) if evidence.total("n", code) == 0]
     if empty:
         if arm_role(evidence.spec, evidence.logs.columns) is None:

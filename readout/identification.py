@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from readout.results import Assumption, Check, Standing
-from readout.spec.designs import IV, RDD, DiD, Observational, SyntheticControl
+from readout.spec.designs import IV, OPE, RDD, DiD, Observational, SyntheticControl
 from readout.spec.model import Spec
 
 # What must be true, the checks that could break it, and what none of them can see.
@@ -50,6 +50,8 @@ def _story(spec: Spec) -> tuple[Line, ...]:
             return _iv(design)
         case RDD():
             return _rdd(design)
+        case OPE():
+            return _ope(spec)
     return ()
 
 
@@ -87,6 +89,53 @@ def _observational(design: Observational) -> tuple[Line, ...]:
             (),
             "On a shared queue it does; with the live state adjusted for, what is left is the effect on a request of "
             "its own action, not that of a policy on all traffic.",
+        ),
+    )
+
+
+def _ope(spec: Spec) -> tuple[Line, ...]:
+    estimated = spec.estimator.options["propensity"] != "logged"
+    modelled = spec.estimator.method == "direct_method"
+    if modelled:
+        chance: Line = (
+            "The model of the rewards is right for every action that the target policy takes: nothing corrects it.",
+            (),
+            "No check can show it; doubly_robust corrects the model by the logged probabilities.",
+        )
+    elif estimated:
+        chance = (
+            "Requests that are alike in what is modelled met each action by chance: nothing that is not logged moved "
+            "both the action and the outcome, and the model of the action is right.",
+            ("required_fields",),
+            "No check can show it: the probabilities were estimated, not logged.",
+        )
+    else:
+        chance = (
+            "The logged probabilities are those with which the logging policy drew its actions; then nothing unlogged "
+            "moved both the action and the outcome.",
+            ("propensity_calibration",),
+            "Where the router draws with them it holds by design; probabilities made up afterwards are guesses.",
+        )
+    shares = (
+        "It shares queues, cache or fleets: these values are those of sending one request elsewhere while the others "
+        "go on as they did, and the decision goes no further than a limited ramp."
+    )
+    return (
+        chance,
+        (
+            "Every action that the target policy takes had a real chance wherever it takes it.",
+            ("support", "weight_concentration"),
+            "Within a cell the logs may still lack what the target does; the memo names the columns that cells are of.",
+        ),
+        (
+            "What the target policy reads stood before the action, and requests were not left out for how they ended.",
+            ("bad_controls", "completed_only"),
+            "",
+        ),
+        (
+            "One request's action does not change another's outcome (no interference).",
+            (),
+            shares if spec.design.shared_state else "The spec says that the policy changes nothing other traffic uses.",
         ),
     )
 

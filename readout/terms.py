@@ -24,7 +24,7 @@ SEGMENT = "@segment "
 BEFORE = "@before "
 UNIT_LEVEL = ("user_rct", "request_rct")
 # Designs whose effect is on rows that could be treated.
-OF_ELIGIBLE = (*UNIT_LEVEL, "observational", "iv")
+OF_ELIGIBLE = (*UNIT_LEVEL, "observational", "iv", "ope")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from estimators.estimate import Estimate
 from readout import decide as decisions
 from readout.decide import decide, rules
 from readout.results import Check, Heterogeneity, MetricResult, SegmentResult, Segments
-from readout.spec.designs import IV, RDD, DiD, Observational, UserRCT
+from readout.spec.designs import IV, OPE, RDD, DiD, Observational, UserRCT
 from readout.spec.fields import Effect
 from readout.spec.metrics import Metric
 
@@ -98,6 +98,7 @@ DESIGNS: dict[str, Any] = {
     "iv": IV(instrument=("z",)),
     "rdd": RDD(running="x", cutoff=0.0),
     "observational": Observational(control="old", treatment=("new",)),
+    "ope": OPE(policy_probability="p"),
 }
 UNSEEN = replace(failed("pre_trend", None, "warn"), family="identification")
 TRIGGER = failed("rollback_trigger", "rollback")
@@ -125,6 +126,7 @@ LADDER: list[tuple[str, str, dict[str, Any]]] = [
     ("identification_not_shown", "ramp", {"kind": "did", "checks": [UNSEEN]}),
     ("effect_is_of_those_moved", "target", {"kind": "iv"}),
     ("effect_is_local", "target", {"kind": "rdd"}),
+    ("shared_state_never_seen", "ramp", {"kind": "ope"}),
     ("not_randomized", "ramp", {"kind": "observational"}),
     ("keep_what_runs", "ship", {"kind": "did"}),
     ("all_clear", "ship", {}),
@@ -321,6 +323,7 @@ def test_texts_read_clean(rule, action, entry):
 
 def test_placeholders_of_the_table_are_known():
     known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then", "whom", "levels"}
+    known |= {"back", "keep", "log", "limited"}
     for rule in rules():
         for text in (rule.headline, *rule.would_change, rule.next_step):
             assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= known

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from readout.checks import adjusted_balance, cutoff, donors, instruments, rollout_start, trends
+from readout.checks import (
+    adjusted_balance,
+    cutoff,
+    donors,
+    instruments,
+    policy_weights,
+    propensities,
+    rollout_start,
+    support,
+    trends,
+)  # fmt: skip
 from readout.checks.assignment import arm_contamination, eligibility, exposure_time, srm, treatment_start
 from readout.checks.balance import covariate_balance
 from readout.checks.between_blocks import carryover
@@ -61,6 +71,7 @@ OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
         (cutoff.treatment_start, cutoff.density, cutoff.covariate_continuity),
         (cutoff.first_stage, cutoff.bandwidth_sensitivity, cutoff.placebo),
     ),
+    "ope": ((support.support, propensities.propensity_calibration, policy_weights.weight_concentration), ()),
 }
 
 

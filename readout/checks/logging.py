@@ -39,7 +39,9 @@ FAILED = ("error", "errored", "failed", "failure", "timed_out")
 def tables(spec: Spec, logs: Logs) -> list[Table]:
     """Values present by role, failures before and after the filters, and what adjusters hold."""
     present = {
-        f"has {role}": count(pl.col(f"@{role}").is_not_null()) for role in ("intended", "executed") if logs.has(role)
+        f"has {role}": count(pl.col(f"@{role}").is_not_null())
+        for role in ("intended", "executed", "propensity")
+        if logs.has(role)
     }
     for name in logs.columns.get("state", ()):
         present[f"has state {name}"] = count(pl.col(name).is_not_null())
@@ -56,7 +58,7 @@ def required_fields(evidence: Evidence) -> Check:
     """Intended and executed action and the state before the decision, where the policy acts on shared state."""
     spec, logs = evidence.spec, evidence.logs
     kept = evidence.total("n")
-    absent = [role for role in NEEDED_ON_SHARED if not _has_values(evidence, role)]
+    absent = [role for role in _asked_for(spec) if not _has_values(evidence, role)]
     unlogged = [name for name in spec.design.policy_inputs if name not in logs.source.schema]
     empty = [name for name in _inputs(spec, logs) if not evidence.total(f"has input {name}")]
     warnings = []
@@ -108,7 +110,15 @@ def _needed(spec: Spec) -> str:
     """What cannot do without the actions and the state, in words; empty where nothing does."""
     if spec.design.kind == "observational":
         return "an observational design"
+    if spec.design.kind == "ope":
+        return "an off-policy evaluation"
     return "a policy on shared state" if spec.design.shared_state and spec.design.kind not in LEFT_OUT else ""
+
+
+def _asked_for(spec: Spec) -> tuple[str, ...]:
+    """Roles that the decision leans on; the chance of each logged action where a policy is valued by it."""
+    lacks = spec.design.kind == "ope" and spec.estimator.options["propensity"] == "logged"
+    return (*NEEDED_ON_SHARED, "propensity") if lacks else NEEDED_ON_SHARED
 
 
 def _inputs(spec: Spec, logs: Logs) -> list[str]:

@@ -32,6 +32,7 @@ NEEDED = {
     "did": ("unit", "time"),
     "synthetic_control": ("unit", "time"),
     "iv": ("executed",),
+    "ope": ("executed",),
 }
 # Rows without a time count in none of these.
 TIMED = ("switchback", *PANELS)
@@ -54,12 +55,14 @@ NO_UNIT = "no unit"
 NO_CLUSTER = "no cluster"
 NO_BLOCK = "no block"
 NO_RUNNING = "no running variable"
+NO_ACTION = "no executed action"
+NO_CHANCE = "no probability of the logged action, or one that is not in (0, 1]"
 PRE_PERIOD = "pre-period"
 SKIPPED = "a local time that the clock skipped"
 AFTER_AS_OF = "after the as-of time"
 REASONS = (
     OUTSIDE, NO_TIME, SKIPPED, FILTERED, NO_ARM, OTHER_ARM, NO_UNIT, NO_CLUSTER, NO_BLOCK, AFTER_AS_OF, PRE_PERIOD,
-    NO_RUNNING,
+    NO_RUNNING, NO_ACTION, NO_CHANCE,
 )  # fmt: skip
 
 
@@ -362,6 +365,10 @@ def _drop(
         steps.append((pl.col("@arm_code").is_null(), OTHER_ARM))
     if spec.design.kind == "rdd":
         steps.append((pl.col(RUNNING).is_null(), NO_RUNNING))
+    if spec.design.kind == "ope":
+        steps.append((pl.col("@executed").is_null(), NO_ACTION))
+        if weighs(spec) and "propensity" in columns:
+            steps.append((~proper(pl.col("@propensity")), NO_CHANCE))
     if "unit" in columns and spec.design.kind in ("user_rct", *PANELS, *BY_ROW):
         steps.append((pl.col("@unit").is_null(), NO_UNIT))
     if "cluster" in columns and spec.design.kind in ("switchback", "cluster_rct"):
@@ -375,6 +382,17 @@ def _drop(
         chain = chain.when(test).then(_reason(reason))
     expr: pl.Expr = chain.otherwise(None)
     return expr
+
+
+def weighs(spec: Spec) -> bool:
+    """Whether an ope leans on the logged propensities."""
+    return spec.estimator.method != "direct_method" and spec.estimator.options.get("propensity") == "logged"
+
+
+def proper(propensity: pl.Expr) -> pl.Expr:
+    """Whether it is a probability of something that happened."""
+    known = propensity.cast(pl.Float64).fill_nan(None)
+    return ((known > 0.0) & (known <= 1.0)).fill_null(False)
 
 
 def _reason(reason: str) -> pl.Expr:

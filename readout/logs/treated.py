@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from readout.logs.values import to_utc
-from readout.spec.designs import IV, RDD, DiD, Observational, SyntheticControl
+from readout.spec.designs import IV, OPE, RDD, DiD, Observational, SyntheticControl
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.text import visible
@@ -21,6 +22,8 @@ UNNAMED: Mapping[str, tuple[str, str]] = {
     "synthetic_control": ("untreated", "treatment"),
     "iv": ("as it is", "one unit more"),
 }
+LOGGING, TARGET = "logging policy", "target policy"
+"""Names of the policies of an ope that the spec does not name."""
 # First treated period of the row's unit; the running variable.
 ROLLOUT, RUNNING = "@rollout", "@running"
 
@@ -28,6 +31,8 @@ ROLLOUT, RUNNING = "@rollout", "@running"
 def arms(spec: Spec) -> Sequence[str]:
     """Control first, then the treatments, as labels."""
     control, design = spec.design.control, spec.design
+    if isinstance(design, OPE):
+        return control or LOGGING, *(design.treatment or (TARGET,))
     if control is None and isinstance(design, RDD):
         at = f"{design.cutoff:.15g}"
         return f"{design.running} < {at}", f"{design.running} >= {at}"
@@ -43,7 +48,7 @@ def arm_role(spec: Spec, columns: Columns) -> str | None:
     number.
     """
     design = spec.design
-    if isinstance(design, DiD | SyntheticControl | RDD):
+    if isinstance(design, DiD | SyntheticControl | RDD | OPE):
         return None
     if isinstance(design, Observational):
         return "executed" if "executed" in columns else "arm"
@@ -56,7 +61,7 @@ def arm_role(spec: Spec, columns: Columns) -> str | None:
 
 def named_columns(spec: Spec) -> list[tuple[KeyPath, str, str]]:
     """Columns that the design names beside the roles: the place, the column, and whether it holds ``time``, ``number``,
-    ``fact`` (numbers, flags or groups) or ``value``."""
+    ``fact`` (numbers, flags or groups), ``chance`` (a number, or a list of them) or ``value``."""
     design = spec.design
     found: list[tuple[KeyPath, str, str]] = []
     if isinstance(design, DiD):
@@ -68,8 +73,38 @@ def named_columns(spec: Spec) -> list[tuple[KeyPath, str, str]]:
         found += [(("design", "instrument", i), name, "value") for i, name in enumerate(design.instrument)]
     if isinstance(design, Observational):
         found += [(path, name, "value") for path, name in adjusted_at(design)]
+    if isinstance(design, OPE):
+        return policy_columns(design)
     elif isinstance(design, DiD | IV):
         found += [(("design", "adjust", i), name, "value") for i, name in enumerate(design.adjust)]
+    return found
+
+
+def policy_columns(design: OPE) -> list[tuple[KeyPath, str, str]]:
+    """Columns that the target policy is written in, besides those of its rules, as :func:`named_columns`."""
+    policy, given = design.target_policy, design.policy_probability
+    found: list[tuple[KeyPath, str, str]] = []
+    if policy is not None and policy.column is not None:
+        found.append((("design", "target_policy", "column"), policy.column, "value"))
+    if isinstance(given, str):
+        found.append((("design", "policy_probability"), given, "chance"))
+    elif given is not None:
+        found += [(("design", "policy_probability", action), name, "number") for action, name in given.items()]
+    return found
+
+
+def rules_of(design: OPE) -> tuple[str, ...]:
+    """SQL conditions of the target policy."""
+    return () if design.target_policy is None else tuple(rule.when for rule in design.target_policy.rules)
+
+
+def rule_columns(design: OPE) -> dict[str, KeyPath]:
+    """Columns of the rules, at the first that names each; none of a rule that cannot be read."""
+    found: dict[str, KeyPath] = {}
+    for i, rule in enumerate(rules_of(design)):
+        with contextlib.suppress(pl.exceptions.PolarsError):
+            for name in pl.sql_expr(rule).meta.root_names():
+                found.setdefault(name, ("design", "target_policy", "rules", i, "when"))
     return found
 
 
@@ -97,7 +132,9 @@ def misfit(column: str, kind: str, columns: Columns, schema: Schema) -> str:
         if not whole and not isinstance(dtype, pl.Datetime | pl.Date):
             return f"{said} a timestamp or a date, as the role 'time' has"
         return ""
-    if kind == "number" and not (dtype.is_numeric() or dtype == pl.Boolean):
+    if kind == "chance" and isinstance(dtype, pl.List | pl.Array):
+        return "" if dtype.inner is not None and dtype.inner.is_numeric() else f"{said} numbers, or lists of them"
+    if kind in ("number", "chance") and not (dtype.is_numeric() or dtype == pl.Boolean):
         return f"{said} numbers"
     if kind == "fact" and not (dtype.is_numeric() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum)):
         return f"{said} numbers, true/false or text"
@@ -125,9 +162,11 @@ def arm_code(spec: Spec, columns: Columns) -> pl.Expr:
     In panels a row is treated from its unit's rollout on; in an rdd from the cutoff on. Where an iv's arms are the
     actions that ran, any action but the treatment is none: rows left out by what ran on them would be a selection by
     what the instrument moves. Where its action is a number every row stands under the treatment: it is the action's
-    slope that is read.
+    slope that is read. In an ope every row was logged under the logging policy.
     """
     design = spec.design
+    if isinstance(design, OPE):
+        return pl.lit(0, dtype=pl.Int8)
     if isinstance(design, DiD):
         return (pl.col("@time") >= pl.col(ROLLOUT)).fill_null(False).cast(pl.Int8)
     if isinstance(design, SyntheticControl):

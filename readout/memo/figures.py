@@ -13,6 +13,7 @@ from readout.memo import (
     first_stage_figure,
     love_figure,
     overlap_figure,
+    policies_figure,
     segments_figure,
     synthetic_figure,
     words,
@@ -59,6 +60,7 @@ OWN: Final[Mapping[str, OwnFigure]] = {
     "figures/synthetic.svg": synthetic_figure,
     "figures/first_stage.svg": first_stage_figure,
     "figures/segments.svg": segments_figure,
+    "figures/policies.svg": policies_figure,
 }
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 

@@ -15,6 +15,8 @@ def identification(readout: Readout) -> list[str]:
     opening = "Nothing was randomized here. The numbers below are an effect only if all of this holds:"
     if readout.design.get("kind") == "iv":
         opening = "The action itself was not randomized. The numbers below are an effect only if all of this holds:"
+    if readout.design.get("kind") == "ope":
+        opening = "Nothing has run under the target policy. The numbers below are its value only if all of this holds:"
     rows = [
         [
             markdown(one.what),

@@ -7,6 +7,7 @@ from readout.memo.adjustment_section import adjustment
 from readout.memo.appendix import appendix
 from readout.memo.capacity_section import capacity
 from readout.memo.identification_section import identification
+from readout.memo.policy_section import policies
 from readout.memo.segments_section import segments
 from readout.results import Readout
 
@@ -15,9 +16,9 @@ def memo(readout: Readout) -> str:
     """The whole memo, the same bytes for the same readout.
 
     The order is the reader's: decision and reasons, what must be true where nothing was randomized, what was compared
-    and how, effects, how they divide over segments, how they were adjusted where actions were not drawn, guardrails,
-    risks, checks that weighed on the decision, money, capacity, energy, what stops it, what would change it, what comes
-    next.
+    and how, effects, how they divide over segments, how they were adjusted where actions were not drawn, what policies
+    are worth where one is valued, guardrails, risks, checks that weighed on the decision, money, capacity, energy, what
+    stops it, what would change it, what comes next.
     """
     parts = (
         sections.decision(readout),
@@ -26,6 +27,7 @@ def memo(readout: Readout) -> str:
         sections.effects(readout),
         segments(readout),
         adjustment(readout),
+        policies(readout),
         sections.guardrails(readout),
         sections.failure_mode(readout),
         sections.checks(readout),

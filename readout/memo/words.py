@@ -26,6 +26,7 @@ VERDICT: Final[dict[Verdict, str]] = {
     "no_effect": "no effect",
     "inconclusive": "inconclusive",
 }
+TURNED_DOWN: Final = "Do not roll out"
 GUARDRAIL: Final[dict[Guardrail, str]] = {"holds": "holds", "harmed": "harmed", "inconclusive": "not shown safe"}
 _ESTIMAND: Final = {
     "ate": "average effect of treating all of the traffic rather than none (ATE)",
@@ -33,6 +34,7 @@ _ESTIMAND: Final = {
     "itt": "average effect of being assigned, whatever was executed (ITT)",
     "late": "average effect on those whom the instrument moved (LATE)",
     "local": "average effect at the cutoff",
+    "policy_value": "value of the target policy less that of the logging policy, per request of these logs",
     "overlap": "average effect where both actions were likely (overlap-weighted)",
 }
 
@@ -88,6 +90,8 @@ def opening(decision: Decision) -> tuple[str, str]:
     that the action is not said twice.
     """
     action = ACTION[decision.action]
+    if decision.action == "rollback" and decision.headline.startswith(TURNED_DOWN):
+        action = TURNED_DOWN  # what has not run cannot be rolled back
     # An arm's label may hold a colon itself.
     label = named(decision.treatment)
     before, found, after = decision.headline.partition(label)

@@ -13,6 +13,7 @@ from readout.samples.clusters import Clusters
 from readout.samples.discontinuity import Discontinuity
 from readout.samples.instrumented import ByInstrument
 from readout.samples.labels import require_cluster
+from readout.samples.off_policy import OffPolicy
 from readout.samples.rollouts import Rollouts
 from readout.samples.rows import RowArms
 from readout.samples.synthetic import Synthetic
@@ -24,7 +25,18 @@ from readout.spec.model import Spec
 EXACT = 1_000_000
 TOLERANCE = 0.03
 
-__all__ = ["Blocks", "ByAction", "Clusters", "Discontinuity", "Rollouts", "RowArms", "Sample", "Units", "sample_of"]
+__all__ = [
+    "Blocks",
+    "ByAction",
+    "Clusters",
+    "Discontinuity",
+    "OffPolicy",
+    "Rollouts",
+    "RowArms",
+    "Sample",
+    "Units",
+    "sample_of",
+]
 
 
 def sample_of(spec: Spec, logs: Logs, seed: int = 0) -> Sample:
@@ -58,6 +70,8 @@ def _of_its_own(spec: Spec, logs: Logs, seed: int) -> Sample:
         return Synthetic(spec, logs, seed)
     if spec.design.kind == "iv":
         return ByInstrument(spec, logs, seed)
+    if spec.design.kind == "ope":
+        return OffPolicy(spec, logs, seed)
     raise AssertionError(f"no sample for the design {spec.design.kind}")
 
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from readout.errors import SpecError
-from readout.spec.designs import BY_ROW, PANELS
+from readout.spec.designs import BY_ROW, KINDS, PANELS
 from readout.spec.model import Spec
 from readout.spec.problems import Finding, KeyPath, listing, sort_problems
 
 DESIGNS = (
     "user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "synthetic_control", "iv", "rdd",
+    "ope",
 )  # fmt: skip
 METHODS = (
     "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
     "randomization_inference", "block_regression", "horvitz_thompson", "aipw", "outcome_regression", "ipw", "matching",
     "dml", "callaway_santanna", "two_by_two", "event_study", "synthetic_control",
-    "synthetic_did", "two_stage_least_squares", "wald", "local_linear",
+    "synthetic_did", "two_stage_least_squares", "wald", "local_linear", "doubly_robust", "direct_method", "ips",
+    "snips",
 )  # fmt: skip
 
 
@@ -42,11 +44,25 @@ class Later:
 
 
 NOT_DRAWN = (*PANELS, *BY_ROW)
-NOT_READ_BY_SEGMENT = (*NOT_DRAWN, "ope")
+NOT_READ_BY_SEGMENT = NOT_DRAWN
+WITHOUT_RULES = tuple(kind for kind in KINDS if kind != "ope")
 LATER: tuple[Later, ...] = (
     Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
     Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
-    Later("decision.frame", lambda frame: frame == "rule", "the frame {value}", "available: ship, explain, target"),
+    Later(
+        "decision.frame",
+        lambda frame: frame == "rule",
+        "the frame {value} in this design",
+        "a rule that has not run is valued in the design ope; available here: ship, explain, target",
+        WITHOUT_RULES,
+    ),
+    Later(
+        "decision.frame",
+        lambda frame: frame == "target",
+        "the frame {value} in this design",
+        "a rule is valued as a whole (frame: rule); segments are read one at a time, with logs.where",
+        ("ope",),
+    ),
     Later(
         "decision.looks",
         lambda looks: looks == "sequential",
@@ -62,7 +78,7 @@ LATER: tuple[Later, ...] = (
         lambda arms: len(arms) > 1,
         "several treatments in this design",
         "",
-        (*PANELS, "iv", "rdd"),
+        (*PANELS, "iv", "rdd", "ope"),
     ),
     Later(
         "metrics.*.on",
@@ -91,6 +107,20 @@ LATER: tuple[Later, ...] = (
         "a metric of untreated rows in this design",
         "treated is the executed action here, so the treatment has no such rows",
         ("observational",),
+    ),
+    Later(
+        "metrics.*.per",
+        lambda per: per == "unit",
+        "sums within units in this design",
+        "a policy's value is a mean over requests: name the mean over rows (leave per out)",
+        ("ope",),
+    ),
+    Later(
+        "metrics.*.on",
+        lambda on: on == "untreated",
+        "a metric of untreated rows in this design",
+        "nothing has run under the target policy, so no row is treated",
+        ("ope",),
     ),
     Later("metrics.*.role", lambda role: role in ("surrogate", "long_run"), "the role {value}"),
     Later("segments", bool, "segments in this design", "read one at a time, with logs.where", NOT_READ_BY_SEGMENT),

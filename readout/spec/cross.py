@@ -37,6 +37,7 @@ def check(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding
         yield from _periods(parts)
         yield from _strata(parts)
         yield from _pre_period(parts)
+    yield from _weights(parts)
     yield from looks.check(parts)
     yield from _metric_names(data, parts)
     yield from _primary(data)
@@ -187,6 +188,31 @@ def _design(design: Any) -> Iterator[Finding]:
             yield Finding(
                 ("design", "target_policy", "else"), "needed, and not there", "the action where no rule holds"
             )
+        yield from _actions(design)
+
+
+def _actions(design: OPE) -> Iterator[Finding]:
+    """Actions that the target policy takes and ``actions`` does not list."""
+    policy, given = design.target_policy, design.policy_probability
+    named: list[tuple[KeyPath, str]] = []
+    if policy is not None:
+        at: KeyPath = ("design", "target_policy")
+        named += [((*at, "rules", i, "action"), rule.action) for i, rule in enumerate(policy.rules)]
+        named += [((*at, "else"), policy.otherwise)] if policy.otherwise is not None else []
+    if isinstance(given, dict):
+        named += [(("design", "policy_probability", action), action) for action in given]
+    for path, action in named if design.actions else ():
+        if action not in design.actions:
+            message = f"design.actions does not list {action!r}{suggest(action, design.actions)}"
+            yield Finding(path, message, f"actions: {listing(design.actions)}", on_key=path[1] == "policy_probability")
+
+
+def _weights(parts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Two ways to tame heavy weights exclude each other."""
+    options = getattr(parts.get("estimator"), "options", {})
+    if options.get("switch", "none") != "none" and options.get("clip", "none") != "none":
+        message = "does not combine with clip: it leaves out the weights that clip would cut"
+        yield Finding(("estimator", "switch"), message, on_key=True)
 
 
 def _blocks(design: Switchback) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from readout.spec.fields import (
     Labels,
     Number,
     Offset,
+    PolicyProbability,
     Positive,
     PrePeriod,
     Section,
@@ -304,8 +305,9 @@ class OPE(_MaybeArmed):
     """Does the policy change a queue, cache or fleet that other traffic uses?"""
     target_policy: TargetPolicy | None = None
     """The policy to be valued: {column: …}, or {rules: [{when: SQL, action: A}], else: A}."""
-    policy_probability: Column | None = None
-    """Column with the target policy's probability of the logged action, or a list column over actions."""
+    policy_probability: PolicyProbability | None = None
+    """Column with the target policy's probability of the logged action, a list column over actions, or a column for
+    each action: {action: column}."""
     actions: Labels = ()
     """All actions; left out, those in the logs."""
 
@@ -331,5 +333,5 @@ RANDOMIZED = ("user_rct", "request_rct", "cluster_rct", "switchback")
 """Arms were drawn."""
 PANELS = ("did", "synthetic_control")
 """Units over periods."""
-BY_ROW = ("observational", "iv", "rdd")
-"""What identifies the effect is a row's own: its action, its instrument, its distance from a cutoff."""
+BY_ROW = ("observational", "iv", "rdd", "ope")
+"""What identifies the effect is a row's own: its action, its instrument, its distance from a cutoff, its propensity."""

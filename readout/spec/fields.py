@@ -212,6 +212,14 @@ def _split(value: Any) -> dict[str, float]:
     return {arm: share / largest / total for arm, share in shares.items()}
 
 
+def _probability(value: Any) -> str | dict[str, str]:
+    if isinstance(value, dict) and value:
+        return {str(action): _text(column) for action, column in value.items()}
+    if isinstance(value, str) and value.strip():
+        return value
+    raise refuse("a column, or a column for each action such as {standard: p_standard, premium: p_premium}", value)
+
+
 _FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f-\x9f]')
 
 
@@ -248,6 +256,18 @@ Labels = Annotated[
     tuple[str, ...],
     PlainValidator(_labels),
     WithJsonSchema({"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1, "uniqueItems": True}]}),
+]
+PolicyProbability = Annotated[
+    str | dict[str, str],
+    PlainValidator(_probability),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}, "minProperties": 1},
+            ]
+        }
+    ),
 ]
 Flag = StrictBool
 Number = Annotated[float, BeforeValidator(_number)]

@@ -103,11 +103,10 @@ _WEIGHTING = {
     "propensity": Option("logit", ("logit", "probit", "linear", "boosting")),
     "outcome": Option("linear", ("linear", "logit", "boosting")),
 }
-_OFF_POLICY = {
-    "clip": Option("none", ("none",), below=float("inf")),
-    "outcome": Option("linear", ("linear", "boosting")),
-    "folds": _FOLDS,
-}
+_CLIP = Option("none", ("none",), below=float("inf"))
+_PROPENSITY = Option("logged", ("logged", "logit", "boosting"))
+_REWARD = {"outcome": Option("linear", ("linear", "boosting")), "folds": _FOLDS}
+_OFF_POLICY = {"clip": _CLIP, **_REWARD, "propensity": _PROPENSITY}
 _IV = {"variance": Option("HC1", ("HC1", "classical", "cluster"))}
 _BY_ROWS = Option("rows", ("rows", "units"))
 
@@ -142,7 +141,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
         "order": Option(1, least=1),
         "variance": Option("nn", ("nn", "hc0", "hc1", "hc2", "hc3")),
     },
-    "doubly_robust": _OFF_POLICY,
+    "doubly_robust": {**_OFF_POLICY, "switch": _CLIP},
     "direct_method": _OFF_POLICY,
     "ips": _OFF_POLICY,
     "snips": _OFF_POLICY,

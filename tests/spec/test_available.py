@@ -44,7 +44,7 @@ def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: L
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("decision.frame=rule", "decision.frame: the frame rule: not available yet"),
+        ("decision.frame=rule", "decision.frame: the frame rule in this design: not available yet"),
         ("report.html=true", "report.html: not available yet"),
         ("attribution={columns: {}, method: sampled}", "attribution.method: sampled attribution: not available yet"),
         ("attribution={columns: {}, carbon: {column: g}}", "attribution.carbon.column: not available yet"),
@@ -72,15 +72,27 @@ def test_segments_where_they_are_not_read(loaded: Loader) -> None:
     ]
 
 
-def test_a_design_that_comes_later(loaded: Loader) -> None:
+def test_what_a_policy_that_has_not_run_cannot_be_asked(loaded: Loader) -> None:
     text = (
-        "logs: {path: a}\ndesign: {kind: ope, policy_probability: p}\n"
-        "metrics: {m: {column: y, role: primary, better: higher}}\n"
+        "logs: {path: a}\n"
+        "design: {kind: ope, policy_probability: p, treatment: [a, b]}\nestimator: ips\n"
+        "metrics: {m: {column: y, role: primary, better: higher, per: unit}, "
+        "n: {column: y, better: higher, on: untreated}, q: {column: y, better: higher, quantile: 0.9}}\n"
     )
     assert [p.message for p in refused(loaded(text))] == [
-        "estimator.method: the method doubly_robust: not available yet",
-        "design.kind: the design ope: not available yet",
+        "design.treatment: several treatments in this design: not available yet",
+        "metrics.m.per: sums within units in this design: not available yet",
+        "metrics.n.on: a metric of untreated rows in this design: not available yet",
+        "metrics.q.quantile: quantiles in this design: not available yet",
     ]
+
+
+def test_the_frame_of_a_rule_is_for_rules(loaded: Loader, small: str) -> None:
+    metrics = "metrics: {m: {column: y, role: primary, better: higher}}\n"
+    rule = "logs: {path: a}\ndecision: {frame: rule}\n"
+    require_available(loaded(f"{rule}design: {{kind: ope, policy_probability: p}}\n{metrics}"))
+    (found,) = refused(loaded(small, "decision.frame=rule"))
+    assert found.message == "decision.frame: the frame rule in this design: not available yet"
 
 
 def test_a_method_is_available_with_its_design(loaded: Loader) -> None:

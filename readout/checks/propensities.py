@@ -1,0 +1,166 @@
+"""Are the logged probabilities those with which the logging policy drew, and do a few requests carry the estimate?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from estimators import holm
+from estimators.inference import two_sided_p
+from readout.checks.base import percent, share, threshold
+from readout.evidence import Evidence
+from readout.logs.frame import NO_CHANCE
+from readout.memo.numbers import number
+from readout.results import Check
+from readout.samples.off_policy import OffPolicy
+from readout.samples.policy_cells import ACTION, GROUP, GROUPS, LOGGED, listed
+from readout.text import named
+
+NAME = "propensity_calibration"
+# How far a mean of inverse propensities may lie from 1: a tenth is a wrong policy, a hundredth is rounding.
+APART = 0.05
+# Rows of an action in a part of the states below which its mean says nothing.
+FEWEST = 30
+LEVEL = 0.01
+NAMED = 3
+# Rows without a valid probability that are no accident.
+INVALID = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An action's mean of ``1{A = a} / p`` in a part of the states, which is 1 where the probabilities are right.
+
+    Attributes:
+        where: The part in words; empty: all.
+        action: Label.
+        rows: Requests in the part.
+        tries: On which the action ran.
+        mean, std_error, p_value: Of the mean, against 1.
+    """
+
+    where: str
+    action: str
+    rows: float
+    tries: float
+    mean: float
+    std_error: float
+    p_value: float
+
+
+def propensity_calibration(evidence: Evidence) -> Check:
+    """Logged probabilities against how often actions ran, for every action, over all states and in parts of them.
+
+    Unit by unit: a group of units counts once, so that units whose requests share one draw are no false alarm.
+    """
+    sample = evidence.sample
+    assert isinstance(sample, OffPolicy)
+    if sample.estimated:
+        message = "propensities were estimated from these actions, so that they agree with them by construction"
+        return Check(NAME, "identification", "skip", message)
+    if not sample.propensity:
+        return Check(NAME, "identification", "skip", "the log has no probability of the logged action")
+    limit = threshold(evidence.spec, NAME, APART)
+    lost = evidence.rows().dropped.get(NO_CHANCE, 0)
+    if (missing := share(lost, lost + evidence.total("n"))) > INVALID:
+        message = f"{percent(missing)} of requests have no probability of the logged action in (0, 1]"
+        return Check(
+            NAME, "identification", "fail", message, value=missing, threshold=INVALID, action="instrument",
+            short=f"{percent(missing)} of requests have no valid probability",
+        )  # fmt: skip
+    found = list(_tests(sample, evidence.tables[LOGGED]))
+    if not found:
+        message = f"no action ran {FEWEST} times, or its requests are of too few units"
+        return Check(NAME, "identification", "skip", message)
+    adjusted = holm([one.p_value for one in found])
+    beyond = [(one, float(p)) for one, p in zip(found, adjusted, strict=True) if p < LEVEL]
+    wrong = sorted((one for one, _ in beyond if abs(one.mean - 1.0) > limit), key=lambda one: -_weight(one))
+    worst = max(found, key=lambda one: abs(one.mean - 1.0) if one.p_value < LEVEL else 0.0)
+    details = {
+        NAME: [_row(one, float(p)) for one, p in zip(found, adjusted, strict=True) if not one.where or p < LEVEL]
+    }
+    smallest = float(min(adjusted))
+    numbers = (None, smallest, worst.mean - 1.0 if beyond else None, limit)
+    if wrong:
+        message = "; ".join(_said(one) for one in wrong[:NAMED])
+        more = f"; and in {len(wrong) - NAMED} more places" if len(wrong) > NAMED else ""
+        text = f"the logged probabilities are not those of the policy that drew: {message}{more}"
+        return Check(NAME, "identification", "fail", text, *numbers, "instrument", details, _short(wrong[0]))
+    if beyond or lost:
+        parts = [_said(one) for one, _ in beyond[:NAMED]]
+        parts += [f"{lost:,} requests without a probability in (0, 1] are left out"] if lost else []
+        return Check(NAME, "identification", "warn", "; ".join(parts), *numbers, None, details)
+    message = (
+        f"every action ran as often as its logged probability says, over all requests and by state ({len(found)} tests)"
+    )
+    return Check(NAME, "identification", "pass", message, *numbers, None, details)
+
+
+def _weight(one: Held) -> float:
+    return abs(one.mean - 1.0) * one.rows
+
+
+def _tests(sample: OffPolicy, frame: pl.DataFrame) -> Iterator[Held]:
+    """Every action over all states, and in each part of every column."""
+    yield from _within(sample, frame, "")
+    for key, axis in zip(sample.cells.columns, sample.cells.axes, strict=True):
+        for part, rows in sorted(frame.partition_by(key, as_dict=True).items(), key=lambda kv: str(kv[0])):
+            yield from _within(sample, rows, axis.said(part[0]))
+
+
+def _within(sample: OffPolicy, frame: pl.DataFrame, where: str) -> Iterator[Held]:
+    total = np.zeros(GROUPS)
+    np.add.at(total, frame[GROUP].to_numpy().astype(np.intp), frame["n"].to_numpy())
+    seen = total > 0.0
+    n, groups = float(total.sum()), int(seen.sum())
+    if groups < 2:
+        return
+    for code, action in listed(sample.target):
+        mine = frame.filter(pl.col(ACTION) == code)
+        if (tries := float(mine["n"].sum())) < FEWEST:
+            continue
+        inverse = np.zeros(GROUPS)
+        np.add.at(inverse, mine[GROUP].to_numpy().astype(np.intp), mine["inverse"].to_numpy())
+        mean = float(inverse.sum()) / n
+        rest = (inverse - mean * total)[seen]
+        error = math.sqrt(groups / (groups - 1.0) * float(rest @ rest)) / n
+        if not error > 0.0:
+            p = 1.0 if abs(mean - 1.0) < 1e-9 else 0.0
+        else:
+            p = two_sided_p((mean - 1.0) / error, groups - 1.0)
+        yield Held(where, action, n, tries, mean, error, p)
+
+
+def _said(one: Held) -> str:
+    """How often an action ran against what its probabilities say."""
+    where = f" where {one.where}" if one.where else ""
+    frequency = one.tries / one.rows
+    return (
+        f"{named(one.action)} ran on {percent(frequency)} of requests{where}, and its logged probabilities say "
+        f"{percent(frequency / one.mean) if one.mean > 0.0 else 'none'} (mean inverse {number(one.mean)}, "
+        f"std. error {number(one.std_error, 2)})"
+    )
+
+
+def _short(one: Held) -> str:
+    where = f" where {one.where}" if one.where else ""
+    return f"{named(one.action)} ran {number(one.mean)} times as often as logged{where}"
+
+
+def _row(one: Held, p: float) -> dict[str, Any]:
+    frequency = one.tries / one.rows
+    return {
+        "where": one.where,
+        "action": one.action,
+        "requests": one.rows,
+        "frequency": frequency,
+        "logged": frequency / one.mean if one.mean > 0.0 else None,
+        "mean_inverse": one.mean,
+        "std_error": one.std_error,
+        "p_value": p,
+    }

@@ -1,0 +1,118 @@
+"""What was tried in which state: the sums by cell that tell support, and propensities that are right, from the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from readout.logs import Logs
+from readout.logs.frame import proper
+from readout.reduce import Table
+from readout.samples.state_cells import Cells, parts_of
+from readout.samples.target import OTHER, Target
+
+TARGETS, LOGGED = "what the target does by cell", "what was logged by cell"
+GROUP, ACTION = "group", "action"
+# Units are dealt to so many groups, whose spread tells how sure a mean of inverse propensities is.
+GROUPS = 32
+# A logged action with this probability leaves none to the others.
+CERTAIN = 1.0 - 1e-9
+
+Part = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the target asks of a cell, and what the logs hold there.
+
+    Attributes:
+        parts: The cell.
+        action: Code of the action that the target takes there.
+        mass: Requests on which it takes it (expected, where it is a matter of chance).
+        tries: Requests among those on which it was logged.
+        shut: Part of the mass on which the log says that it had no chance: another action was certain.
+    """
+
+    parts: Part
+    action: int
+    mass: float
+    tries: float
+    shut: float
+
+
+def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: bool) -> list[Table]:
+    """By cell: what the target does, and what was logged with what chance."""
+    keys = cells.keys(logs)
+    number = pl.col("@propensity").cast(pl.Float64).fill_nan(None)
+    sums = {"inverse": pl.when(proper(number)).then(1.0 / number)} if propensity else {}
+    logged = Table(LOGGED, {**keys, GROUP: _group(logs), ACTION: target.executed}, where=rows, sums=sums)
+    if not target.whole:
+        return [logged]
+    certain = (number >= CERTAIN).fill_null(False) if propensity else pl.lit(False)
+    if target.chances is None:
+        assert target.chosen is not None
+        same = target.executed == target.chosen
+        shut = (certain & ~same).cast(pl.Int8) if propensity else (pl.col("@executed").is_null()).cast(pl.Int8)
+        by_action = {**keys, ACTION: target.chosen}
+        return [logged, Table(TARGETS, by_action, where=rows, sums={"tries": same.cast(pl.Int8), "shut": shut})]
+    found: dict[str, pl.Expr] = {}
+    for code, chance in enumerate(target.chances):
+        if not chance.meta.root_names():
+            continue
+        same = target.executed == code
+        found |= {f"mass {code}": chance, f"tries {code}": (same & (chance > 0.0)).cast(pl.Int8)}
+        if propensity:
+            found[f"shut {code}"] = pl.when(certain & ~same).then(chance).otherwise(0.0)
+    return [logged, Table(TARGETS, keys, where=rows, sums=found)]
+
+
+def _group(logs: Logs) -> pl.Expr:
+    """A group of a row's unit, or of the row itself."""
+    for role in ("unit", "request"):
+        if logs.has(role):
+            return pl.col(f"@{role}").hash(0) % GROUPS
+    names = [name for name in logs.source.schema if not logs.source.schema[name].is_nested()]
+    return pl.struct(names).hash(0) % GROUPS
+
+
+def tried(cells: Cells, target: Target, found: Mapping[str, pl.DataFrame]) -> list[Tried]:
+    """What the target asks of every cell; empty where only its probability of the logged action is known."""
+    if TARGETS not in found:
+        return []
+    rows: list[Tried] = []
+    logged = _logged(cells, found[LOGGED]) if not target.certain and target.chances is None else {}
+    for row in found[TARGETS].iter_rows(named=True):
+        parts = parts_of(cells, row)
+        if target.chances is None:
+            action = row[ACTION]
+            # A policy that drew another action here might have drawn the one that was logged.
+            tries = float(row["tries"]) if target.certain else logged.get((parts, action), 0.0)
+            rows.append(Tried(parts, action, float(row["n"]), tries, float(row["shut"])))
+            continue
+        for code in range(len(target.actions)):
+            if (mass := float(row.get(f"mass {code}") or 0.0)) > 0.0:
+                shut = float(row.get(f"shut {code}") or 0.0)
+                rows.append(Tried(parts, code, mass, float(row[f"tries {code}"]), shut))
+    return rows
+
+
+def constant(cells: Cells, code: int, found: Mapping[str, pl.DataFrame]) -> list[Tried]:
+    """What the policy that always takes one action asks of every cell."""
+    logged = _logged(cells, found[LOGGED])
+    mass: dict[Part, float] = {}
+    for (parts, _), n in logged.items():
+        mass[parts] = mass.get(parts, 0.0) + n
+    return [Tried(parts, code, n, logged.get((parts, code), 0.0), 0.0) for parts, n in mass.items()]
+
+
+def _logged(cells: Cells, frame: pl.DataFrame) -> dict[tuple[Part, int], float]:
+    by = [*cells.columns, ACTION]
+    counts = frame.group_by(by).agg(pl.col("n").sum()).sort(by)
+    return {(parts_of(cells, row), row[ACTION]): float(row["n"]) for row in counts.iter_rows(named=True)}
+
+
+def listed(target: Target) -> Sequence[tuple[int, str]]:
+    """Actions with their codes."""
+    return [(code, name) for code, name in enumerate(target.actions) if name != OTHER]

@@ -1,0 +1,32 @@
+"""Which columns an off-policy evaluation reads, and where the spec names each of them."""
+
+from __future__ import annotations
+
+from readout.logs import Logs
+from readout.logs.treated import rule_columns
+from readout.spec.designs import OPE
+from readout.spec.model import Spec
+from readout.spec.problems import KeyPath
+
+
+def model_columns(spec: Spec, logs: Logs) -> dict[str, KeyPath]:
+    """Columns of the model of the rewards: state, features, and what the policies look at, as far as it is logged."""
+    assert isinstance(spec.design, OPE)
+    found: dict[str, KeyPath] = {}
+    for role in ("state", "features"):
+        names: tuple[str, ...] = getattr(spec.logs.columns, role)
+        for i, name in enumerate(names):
+            found.setdefault(name, ("logs", "columns", role, i))
+    for i, name in enumerate(spec.design.policy_inputs):
+        found.setdefault(name, ("design", "policy_inputs", i))
+    for name, at in rule_columns(spec.design).items():
+        found.setdefault(name, at)
+    return {name: at for name, at in found.items() if name in logs.source.schema}
+
+
+def policy_first(spec: Spec, logs: Logs) -> tuple[str, ...]:
+    """The same columns, those first that a policy reads."""
+    assert isinstance(spec.design, OPE)
+    first = [*rule_columns(spec.design), *spec.design.policy_inputs]
+    known = model_columns(spec, logs)
+    return tuple(dict.fromkeys([*(name for name in first if name in known), *known]))

@@ -1,0 +1,197 @@
+"""Scores of a target policy summed by independent unit, chunk by chunk, so that no row is held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from estimators.inference import EstimationError, t_interval
+from estimators.policy_value import UnitSums, value_of
+from readout.errors import LogError, Problem
+from readout.text import visible
+
+Vector = NDArray[np.float64]
+Codes = NDArray[np.intp]
+CHUNK = 250_000
+
+
+def chunks(query: pl.LazyFrame, rows: int = CHUNK) -> Iterator[pl.DataFrame]:
+    """The rows of a query in the order of the files, so many at a time.
+
+    Raises:
+        LogError: The files cannot be read to the end.
+    """
+    try:
+        yield from query.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        text = str(error).strip().splitlines()
+        message = f"cannot be read to the end: {visible(text[0] if text else type(error).__name__)}"
+        raise LogError([Problem("logs", message)]) from error
+
+
+class ByUnit:
+    """Named sums, ``(units,)`` each, that grow as chunks come in."""
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.sums: dict[str, Vector] = {}
+
+    def add(self, name: str, codes: Codes, values: Vector) -> None:
+        """Adds each row's value to its unit's sum."""
+        if name not in self.sums:
+            self.sums[name] = np.zeros(self.units)
+        if self.units > 4 * len(codes):
+            np.add.at(self.sums[name], codes, values)
+        else:
+            self.sums[name] += np.bincount(codes, values, self.units)
+
+    def get(self, name: str) -> Vector:
+        """A sum; zeros where nothing was added."""
+        return self.sums.get(name, np.zeros(self.units))
+
+
+@dataclass
+class Spread:
+    """Value and error of one policy over rows that are independent, from sums that need no array by row.
+
+    What is squared is ``num - start * den``, ``start`` being the ratio of the first chunk, so that a large level costs
+    no digits.
+    """
+
+    n: int = 0
+    num: float = 0.0
+    den: float = 0.0
+    start: float = math.nan
+    squares: float = 0.0
+    products: float = 0.0
+    den_squares: float = 0.0
+
+    def add(self, num: Vector, den: Vector) -> None:
+        """Adds rows."""
+        if math.isnan(self.start):
+            self.start = float(num.sum()) / float(den.sum()) if float(den.sum()) > 0.0 else 0.0
+        rest = num - self.start * den
+        self.n += len(num)
+        self.num += float(num.sum())
+        self.den += float(den.sum())
+        self.squares += float(rest @ rest)
+        self.products += float(rest @ den)
+        self.den_squares += float(den @ den)
+
+    def read(self, alpha: float) -> tuple[float, float, float, float]:
+        """Value, its standard error and its interval.
+
+        Raises:
+            EstimationError: There is none.
+        """
+        if self.n < 2 or not self.den > 0.0:
+            raise EstimationError("no row to value it by")
+        value = self.num / self.den
+        moved = value - self.start
+        total = self.squares - 2.0 * moved * self.products + moved**2 * self.den_squares
+        error = math.sqrt(max(total, 0.0) * self.n / (self.n - 1)) / self.den
+        return value, error, *t_interval(value, error, self.n - 1.0, alpha)
+
+
+@dataclass
+class Side:
+    """A policy beside the target (a constant one, or the target under another clip), for one metric.
+
+    Attributes:
+        by_unit: Sums ``num``, ``den`` and ``rows`` by unit; None where rows are independent and many.
+        w, w2: Sums of its weights and of their squares.
+        clipped, cut: Rows whose weight was cut, and by how much in all.
+    """
+
+    by_unit: ByUnit | None
+    spread: Spread = field(default_factory=Spread)
+    w: float = 0.0
+    w2: float = 0.0
+    clipped: float = 0.0
+    cut: float = 0.0
+
+    def add(self, codes: Codes, num: Vector, den: Vector, w: Vector, given: Vector) -> None:
+        """Adds rows, with their weights as used and as given."""
+        self.w += float(w.sum())
+        self.w2 += float(w @ w)
+        less = given - w
+        self.clipped += float(np.count_nonzero(less > 0.0))
+        self.cut += float(less.sum())
+        if self.by_unit is None:
+            self.spread.add(num, den)
+        else:
+            self.by_unit.add("num", codes, num)
+            self.by_unit.add("den", codes, den)
+            self.by_unit.add("rows", codes, np.ones(len(num)))
+
+    def sums(self) -> UnitSums:
+        """Its sums by unit, as :func:`estimators.clip_trade.clip_trade` takes them."""
+        assert self.by_unit is not None
+        rows, num, den = (self.by_unit.get(name) for name in ("rows", "num", "den"))
+        none = np.zeros(len(rows))
+        weights = np.full(len(rows), self.w / len(rows))
+        return UnitSums(rows, none, rows, num, den, weights, None, clipped=self.clipped, cut=self.cut)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of its weights."""
+        return self.w * self.w / self.w2 if self.w2 > 0.0 else 0.0
+
+    def read(self, alpha: float) -> tuple[float, float, float, float]:
+        """Value, its standard error and its interval.
+
+        Raises:
+            EstimationError: There is none.
+        """
+        if self.by_unit is None:
+            return self.spread.read(alpha)
+        num, den = self.by_unit.get("num"), self.by_unit.get("den")
+        some = den != 0.0
+        found = value_of(num[some], den[some], alpha=alpha)
+        return found.value, found.std_error, found.ci_low, found.ci_high
+
+
+def unit_sums(
+    of: ByUnit, name: str, shared: str, ratio: bool, method: str, largest: float, clipped: tuple[float, float]
+) -> UnitSums:
+    """What :func:`estimators.policy_value.policy_value` needs of a metric.
+
+    Args:
+        of: Sums.
+        name: The metric's.
+        shared: The prefix of the rows and weights that it shares with others.
+        ratio: Whether it has a denominator.
+        method: The estimator's name.
+        largest: Largest weight of a row.
+        clipped: Rows whose weight was cut, and by how much in all.
+    """
+    rows = of.get(f"{shared}n")
+    weighs = method != "direct_method"
+    w = of.get(f"{shared}w") if weighs else None
+    below = of.get(f"{name}|td") if ratio else w if method == "snips" else rows
+    assert below is not None
+    fitted = method == "direct_method"
+    return UnitSums(
+        rows=rows,
+        logged_num=of.get(f"{name}|ln"),
+        logged_den=of.get(f"{name}|ld") if ratio else rows,
+        target_num=of.get(f"{name}|tn"),
+        target_den=below,
+        w=w,
+        w2=of.get(f"{shared}w2") if weighs else None,
+        fitted_num=of.get(f"{name}|fn") if fitted else None,
+        fitted_den=of.get(f"{name}|fd") if fitted and ratio else None,
+        largest=largest if weighs else None,
+        clipped=clipped[0],
+        cut=clipped[1],
+    )
+
+
+def caps_below(most: float, grid: Sequence[float] = (2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)) -> list[float]:
+    """Caps worth trying where the largest weight is ``most``: up to four, the largest below it."""
+    return [float(cap) for cap in grid if cap < most][-4:]
