@@ -34,14 +34,17 @@ class Measured:
     Attributes:
         used: Batches whose measured energy was distributed by the shares.
         missing: Batches without a measurement; their modelled energy is distributed.
-        invalid: Batches whose measurement is zero, negative, infinite, or differs between its rows, or for which the
-            model has no energy to scale; their modelled energy is distributed.
+        invalid: Batches whose measurement is zero, negative, infinite, differs between its rows or is below what the
+            model's GPUs draw idle for as long, or for which the model has no energy to scale; their modelled energy is
+            distributed.
+        below_idle: Those of them that are below idle.
         factor_median, factor_low, factor_high: Measured over modelled energy of the used batches; None without any.
     """
 
     used: int
     missing: int
     invalid: int
+    below_idle: int
     factor_median: float | None
     factor_low: float | None
     factor_high: float | None
@@ -115,14 +118,14 @@ def attribute(
     """
     stays = resolve(batches)
     if isinstance(model, EnergyModel):
-        game, to_wh = Game.of(model), model.pue / JOULES_PER_WH
+        game, to_wh, idle_wh = Game.of(model), model.pue / JOULES_PER_WH, _idle(stays, model)
     else:
-        game, to_wh = model, 1 / JOULES_PER_WH
+        game, to_wh, idle_wh = model, 1 / JOULES_PER_WH, np.zeros(stays.n_batches)
     totals = {name: term.totals(stays) * to_wh for name, term in game.terms.items()}
     modelled_batch = np.sum(list(totals.values()), axis=0) if totals else np.zeros(stays.n_batches)
     parts = {name: share * to_wh for name, share in game.components(stays).items()} if by_term else None
     modelled = sum(parts.values(), np.zeros(stays.batch.size)) if parts is not None else game.shares(stays) * to_wh
-    factor, measured = _calibrate(stays, modelled_batch)
+    factor, measured = _calibrate(stays, modelled_batch, idle_wh)
     scale = factor[stays.batch]
     wh, batch_wh = modelled * scale, modelled_batch * factor
     error = np.abs(sum_by(stays.batch, wh, stays.n_batches) - batch_wh)
@@ -159,13 +162,24 @@ def carbon_g(wh: Floats, g_per_kwh: float | Floats) -> Floats:
     return wh / 1000 * g_per_kwh
 
 
-def _calibrate(stays: Stays, modelled_wh: Floats) -> tuple[Floats, Measured | None]:
+def _idle(stays: Stays, model: EnergyModel) -> Floats:
+    """Wh (n_batches,) that idle GPUs alone draw in the time of a batch's decode steps, prefill and PUE left out."""
+    if not model.idle_w or stays.measured_wh is None:
+        return np.zeros(stays.n_batches)
+    request_steps = sum_by(stays.batch, stays.steps.astype(np.float64), stays.n_batches)
+    seconds = (model.step_base_ms * stays.timeline.reached + model.step_per_request_ms * request_steps) / 1000
+    return model.idle_w * model.gpus * seconds / JOULES_PER_WH
+
+
+def _calibrate(stays: Stays, modelled_wh: Floats, idle_wh: Floats) -> tuple[Floats, Measured | None]:
     """Measured over modelled energy of each batch, 1 where there is nothing to scale by; and how that went."""
     factor = np.ones(stays.n_batches)
     if stays.measured_wh is None:
         return factor, None
     given = ~np.isnan(stays.measured_wh)
-    used = given & (modelled_wh > 0)
+    with np.errstate(invalid="ignore"):
+        below = given & (stays.measured_wh < idle_wh)
+    used = given & (modelled_wh > 0) & ~below
     factor[used] = stays.measured_wh[used] / modelled_wh[used]
     n_used, n_unusable = int(np.count_nonzero(used)), int(np.count_nonzero(given & ~used))
     seen = factor[used]
@@ -173,6 +187,7 @@ def _calibrate(stays: Stays, modelled_wh: Floats) -> tuple[Floats, Measured | No
         used=n_used,
         missing=stays.n_batches - n_used - n_unusable - stays.measured_invalid,
         invalid=stays.measured_invalid + n_unusable,
+        below_idle=int(np.count_nonzero(below)),
         factor_median=float(np.median(seen)) if n_used else None,
         factor_low=float(seen.min()) if n_used else None,
         factor_high=float(seen.max()) if n_used else None,

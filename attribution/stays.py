@@ -77,6 +77,15 @@ class Stays:
         """Rows ordered by batch (m,), and where in them each batch begins and the last one ends (n_batches + 1,)."""
         return np.argsort(self.batch, kind="stable"), np.concatenate([[0], np.cumsum(self.size)])
 
+    @cached_property
+    def uses(self) -> tuple[Ints, Ints]:
+        """Uses of pieces ordered by batch (k,), and where in them each batch begins and the last one ends."""
+        if self.pieces is None:
+            return np.zeros(0, dtype=np.int64), np.zeros(self.n_batches + 1, dtype=np.int64)
+        owner = self.pieces.batch[self.pieces.piece]
+        count = np.bincount(owner, minlength=self.n_batches)
+        return np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(count)])
+
     def only(self, batch: int) -> Stays:
         """One batch by itself, its rows in the order of the log."""
         order, edges = self.grouped
@@ -94,18 +103,18 @@ class Stays:
             measured_invalid=0,
             unattributed={},
             incomplete_batches=0,
-            pieces=None if self.pieces is None else _pieces_of(self.pieces, mine, batch),
+            pieces=None if self.pieces is None else self._pieces_of(self.pieces, mine, batch),
         )
 
-
-def _pieces_of(pieces: Pieces, mine: Ints, batch: int) -> Pieces:
-    """The pieces of one batch, whose rows ``mine`` (sorted) become 0, 1, …"""
-    use = np.flatnonzero(pieces.batch[pieces.piece] == batch)
-    codes = np.unique(pieces.piece[use])
-    return Pieces(
-        row=np.searchsorted(mine, pieces.row[use]),
-        piece=np.searchsorted(codes, pieces.piece[use]),
-        start=pieces.start[use],
-        end=pieces.end[use],
-        batch=np.zeros(codes.size, dtype=np.int64),
-    )
+    def _pieces_of(self, pieces: Pieces, mine: Ints, batch: int) -> Pieces:
+        """The pieces of one batch, whose rows ``mine`` (rising) become 0, 1, …"""
+        order, edges = self.uses
+        use = order[edges[batch] : edges[batch + 1]]
+        codes, piece = np.unique(pieces.piece[use], return_inverse=True)
+        return Pieces(
+            row=np.searchsorted(mine, pieces.row[use]),
+            piece=piece,
+            start=pieces.start[use],
+            end=pieces.end[use],
+            batch=np.zeros(codes.size, dtype=np.int64),
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -245,6 +246,17 @@ def test_an_impossible_measurement_is_counted_and_not_used(wrong: list[float]) -
     assert shares.measured is not None
     assert (shares.measured.used, shares.measured.missing, shares.measured.invalid) == (1, 0, 1)
     np.testing.assert_array_equal(shares.wh[:2], shares.modelled_wh[:2])
+
+
+def test_a_measurement_below_idle_is_counted_and_not_used() -> None:
+    model = replace(MODEL, idle_w=70.0)
+    seconds = (20 * 6.67 + 30 * 0.09) / 1000  # 20 steps with anyone active, 30 with each of two
+    idle = 2 * 70.0 * seconds / JOULES_PER_WH
+    for wh, used in ((idle * 0.999, 0), (idle * 1.001, 1)):
+        shares = attribute(Batches([1, 1], [10, 10], [10, 20], measured_wh=[wh, wh]), model)
+        assert shares.measured is not None
+        assert (shares.measured.used, shares.measured.invalid, shares.measured.below_idle) == (used, 1 - used, 1 - used)
+    assert attribute(Batches([1, 1], [10, 10], [10, 20], measured_wh=[idle / 9] * 2), MODEL).measured.used == 1  # type: ignore[union-attr]
 
 
 def test_a_measurement_on_some_rows_of_a_batch_holds_for_the_batch() -> None:

@@ -129,6 +129,34 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(Hinge(1.0, 45.0, "prompt").shares(stays), [10 / 3, 35 / 6, 35 / 6])
 
 
+def test_output_that_comes_slower_than_a_token_a_step_is_read_less_often() -> None:
+    stays = resolve(Batches([0, 0], [10, 10], [4, 4], [0, 0], [8, 0]))
+    np.testing.assert_allclose(Own(context_j=1.0).shares(stays), [8 * 10 + 4 / 8 * 28, 0])
+    np.testing.assert_allclose(Own(context_j=1.0).worth(stays, np.array([[True, True]])), [8 * 10 + 14])
+
+
+def test_thousands_in_one_batch_step_by_step() -> None:
+    rng = np.random.default_rng(9)
+    n = 3000
+    start = rng.integers(0, 2000, n)
+    output = np.minimum(rng.geometric(0.005, n), 2000)
+    batch = np.where(np.arange(n) < 2500, 0, 1 + np.arange(n) // 3)
+    stays = resolve(Batches(batch, np.full(n, 7), output, start, start + output))
+    table = StepTable((8, 100, 400), (91.0, 160.0, 320.0))
+    active = np.zeros(5000, dtype=np.int64)
+    for low, high in zip(start[:2500], start[:2500] + output[:2500], strict=True):
+        active[low:high] += 1
+    h = np.where(active < 100, 91 + (active - 8) * 0.75, 160 + (active - 100) * (160 / 300))
+    paid = np.concatenate([[0], np.cumsum((np.where(active > 0, h, 0) / np.maximum(active, 1)).astype(np.longdouble))])
+    expected = paid[start[:2500] + output[:2500]] - paid[start[:2500]]
+    np.testing.assert_allclose(table.shares(stays)[:2500], expected.astype(float), rtol=1e-12)
+    for term in (table, *TERMS.values()):
+        if not isinstance(term, Hinge | StepHinge):
+            totals = term.totals(stays)
+            error = np.abs(np.bincount(stays.batch, term.shares(stays)) - totals)
+            assert np.all(error <= 1e-12 * totals)
+
+
 def test_shared_prefixes_by_hand() -> None:
     log = Batches([0] * 4, [10, 10, 10, 7], [1] * 4, prefix=["a", "a", "a", None], prefix_tokens=[4, 4, 6, 5])
     stays = resolve(log)
