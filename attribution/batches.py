@@ -96,22 +96,24 @@ def resolve(batches: Batches) -> Stays:
     keep = np.flatnonzero(~bad)
     kept, alive = _renumber(code[keep], len(names))
     touched = np.bincount(code[bad & (code >= 0)], minlength=len(names)) > 0
-    start, end = start[keep].astype(np.int64), end[keep].astype(np.int64)
+    if keep.size < code.size:
+        prompt, output, start, end = prompt[keep], output[keep], start[keep], end[keep]
+    start, end = start.astype(np.int64), end.astype(np.int64)
     if batches.start_step is not None:
         first = _reduce(np.minimum, start, kept, int(alive.sum()))
         start, end = start - first[kept], end - first[kept]
     measured, invalid = _measured(batches.measured_wh, keep, kept, int(alive.sum()))
     pieces: Pieces | None = None
     if batches.blocks is not None:
-        pieces = pieces_of_blocks(batches.blocks, keep, kept, prompt[keep])
+        pieces = pieces_of_blocks(batches.blocks, keep, kept, prompt)
     elif batches.prefix is not None:
         pieces = pieces_of_prefixes(prefix[keep], kept, np.asarray(batches.prefix_tokens)[keep])
     return Stays(
         rows=keep,
         batch=kept,
         n_batches=int(alive.sum()),
-        prompt=prompt[keep],
-        output=output[keep],
+        prompt=prompt,
+        output=output,
         start=start,
         end=end,
         measured_wh=measured,

@@ -17,15 +17,13 @@ def ordered(group: Ints, amount: Ints, n_groups: int) -> tuple[Ints, Ints, Ints]
     """
     if not group.size:
         return np.zeros(0, dtype=np.int64), group, amount
-    span = int(amount.max()) + 1
-    bits = (group.size - 1).bit_length()
-    if (n_groups * span) << bits < 2**63:
-        packed = ((group * span + amount) << bits) | np.arange(group.size)
-        packed.sort()
-        order = packed & ((1 << bits) - 1)
-    else:
+    wide, bits = int(amount.max()).bit_length(), (group.size - 1).bit_length()
+    if (n_groups - 1).bit_length() + wide + bits >= 64:
         order = np.lexsort((amount, group))
-    return order, group[order], amount[order]
+        return order, group[order], amount[order]
+    packed = (((group << wide) | amount) << bits) | np.arange(group.size)
+    packed.sort()
+    return packed & ((1 << bits) - 1), packed >> (wide + bits), (packed >> bits) & ((1 << wide) - 1)
 
 
 def exact_parts(terms: Floats) -> tuple[Floats, Floats]:

@@ -128,7 +128,9 @@ def attribute(
     factor, measured = _calibrate(stays, modelled_batch, idle_wh)
     scale = factor[stays.batch]
     wh, batch_wh = modelled * scale, modelled_batch * factor
-    error = np.abs(sum_by(stays.batch, wh, stays.n_batches) - batch_wh)
+    with np.errstate(divide="ignore", invalid="ignore"):  # shares that are no numbers add up to nothing
+        error = np.nan_to_num(np.abs(sum_by(stays.batch, wh, stays.n_batches) - batch_wh), nan=np.inf, posinf=np.inf)
+        relative = np.nan_to_num(np.where(error > 0, error / np.abs(batch_wh), 0.0), nan=np.inf, posinf=np.inf)
 
     rows = np.size(batches.prompt_tokens)
     return Shares(
@@ -145,7 +147,7 @@ def attribute(
         leave_one_out=_spread(game.marginals(stays) * to_wh * scale, stays, rows) if leave_one_out else None,
         beyond_table=max((t.beyond(stays) for t in game.terms.values() if isinstance(t, StepTable)), default=None),
         efficiency_error_wh=float(error.max(initial=0.0)),
-        efficiency_error=float((error[batch_wh > 0] / batch_wh[batch_wh > 0]).max(initial=0.0)),
+        efficiency_error=float(relative.max(initial=0.0)),
         measured=measured,
         unattributed=stays.unattributed,
         incomplete_batches=stays.incomplete_batches,

@@ -137,7 +137,7 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
         return None
     model = energy_model(spec)
     shares, rows = attributed(evidence, model)
-    if shares.efficiency_error > EFFICIENCY:
+    if not shares.efficiency_error <= EFFICIENCY:
         raise ReadoutError(
             [Problem("attribution", f"shares miss a batch's energy by {shares.efficiency_error:.1e} of it")]
         )

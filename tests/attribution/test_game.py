@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from attribution.game import Game
 from attribution.model import JOULES_PER_WH, EnergyModel, load_model
 from attribution.pieces import Blocks
 from attribution.shapley import attribute
+from attribution.stays import Stays
 from attribution.terms import Fixed, Hinge, Maximum
 
 from .games import coalitions, enumerated, random_log
@@ -74,6 +75,23 @@ def test_a_game_of_one_s_own() -> None:
     assert shares.components == pytest.approx({"start": 2.0, "longest": 8.0})
     with pytest.raises(ValueError, match="sample them instead"):
         attribute(Batches(np.zeros(20), np.arange(20), np.ones(20)), Game({"hinge": Hinge(1.0, 5.0, "prompt", most=0)}))
+
+
+@dataclass(frozen=True)
+class Wrong(Fixed):
+    """Shares that do not add up to what the batch costs."""
+
+    factor: float = 1.0
+
+    def shares(self, stays: Stays) -> np.ndarray:
+        return self.factor * super().shares(stays)
+
+
+@pytest.mark.parametrize(("joules", "factor"), [(10.0, 1 + 1e-8), (10.0, np.nan), (np.nan, 1.0), (np.inf, 1.0)])
+def test_shares_that_do_not_add_up_are_not_efficient(joules: float, factor: float) -> None:
+    log = Batches([3, 3, 4], [10, 20, 30], [2, 4, 4])
+    assert not attribute(log, Game({"wrong": Wrong(joules, factor)})).efficient
+    assert attribute(log, Game({"right": Fixed(10.0)})).efficient
 
 
 def test_steps_that_no_table_holds_are_told() -> None:
