@@ -1,0 +1,1 @@
+"""Games without a closed form, to be sampled: a file a game."""
