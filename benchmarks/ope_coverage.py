@@ -51,17 +51,15 @@ class World:
     why: dict[str, str] = field(default_factory=dict)
 
 
-BENT = {
-    "direct_method": "the model is wrong, and nothing corrects it",
-    "doubly_robust, clip 5": "the model is wrong, and cut weights correct it in part",
-}
+ALONE = {"direct_method": "the model is wrong, and nothing corrects it"}
+BENT = ALONE | {"doubly_robust, clip 5": "the model is wrong, and cut weights correct it in part"}
 THIN = dict.fromkeys(("ips", "snips", "doubly_robust"), "a dozen tries carry half of the target's value")
 WORLDS = (
     World("2 actions, 1,000 rows, linear rewards", 2, 1000),
     World("10 actions, 2,000 rows, linear rewards", 10, 2000),
     World("80 actions, 20,000 rows, linear rewards", 80, 20_000),
     World("10 actions, 600 units of 4 rows, linear rewards", 10, 600, rows=4),
-    World("2 actions, 1,000 rows, clicks", 2, 1000, clicks=True, why=BENT),
+    World("2 actions, 1,000 rows, clicks", 2, 1000, clicks=True, why=ALONE),
     World("10 actions, 2,000 rows, clicks", 10, 2000, clicks=True, why=BENT),
     World("80 actions, 20,000 rows, clicks", 80, 20_000, clicks=True, why=BENT),
     World("80 actions, 4,000 rows (thin), clicks", 80, 4000, clicks=True, why=BENT | THIN),
