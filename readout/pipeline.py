@@ -143,11 +143,13 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     metrics = metric_terms(spec, logs)
     with reading(spec, logs):
         metrics = with_covariates(spec, logs, metrics)
+        known = [*metrics, *economics.terms(spec, logs, {t.name: t for t in metrics})]
         segments = groups.find(spec, logs)
+        by_segment, logs = asked.terms(spec, logs, segments, known)
         sample = sample_of(spec, logs, seed)
         observed = observe(spec, logs, sample, as_of)
         logs = observed.logs
-        terms, reduced = _reduce(spec, logs, metrics, sample, observed, as_of, segments)
+        terms, reduced = _reduce(spec, logs, metrics, [*known, *by_segment], sample, observed, as_of)
         before.require_rows(spec, logs, reduced)
         left_out = {**sample.load(reduced), **observed.left_out(reduced)}
     evidence = Evidence(
@@ -164,25 +166,19 @@ def _reduce(
     spec: Spec,
     logs: Logs,
     metrics: list[Term],
+    known: list[Term],
     sample: Sample,
     observed: Observed,
     as_of: datetime,
-    segments: groups.Groups,
 ) -> tuple[Sequence[Term], Mapping[str, pl.DataFrame]]:
-    """What all parts ask for, united, and the pass that answers it."""
-    by_name = {t.name: t for t in metrics}
+    """What all parts ask for, united, and the pass that answers it; ``known`` are metrics, net value and what segments
+    ask for."""
     if spec.attribution is not None:
         energy.energy_model(spec)
         energy.require_columns(spec, logs)
-    terms = [
-        *metrics,
-        *economics.terms(spec, logs, by_name),
-        *(_of_drawn_arms(spec, logs) if spec.design.kind in RANDOMIZED else ()),
-    ]
-    by_segment = asked.terms(spec, segments, {t.name: t for t in terms})
+    terms = [*known, *(_of_drawn_arms(spec, logs) if spec.design.kind in RANDOMIZED else ())]
     # A feature may be both compared and adjusted for.
-    terms += [t for t in own_terms([*metrics, *by_segment]) if t.name not in {known.name for known in terms}]
-    terms += by_segment
+    terms += [t for t in own_terms(known) if t.name not in {one.name for one in terms}]
     _refuse_own_names(spec, terms)
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
     tables = [

@@ -232,3 +232,49 @@ def test_what_saves_compute_needs_no_budget_and_harm_gets_none() -> None:
     assert [(r["level"], r["share_treated"]) for r in rows] == [("a", 0.95), ("b", 0.0), ("c", 0.0)]
     assert rows[0]["net_usd_per_gpu_hour"] is None
     assert rows[1]["note"] == "harmed"
+
+
+def test_levels_stand_in_their_own_order_and_too_few_are_said(world) -> None:
+    frame = log().with_columns(size=pl.col("user") % 12, alone=pl.lit("x"))
+    document, memo = run(world, frame, segments=["size", "alone"])
+    assert [s["level"] for s in document["segments"] if s["metric"] == "latency"] == [*map(str, range(12)), "x"]
+    assert "alone, latency: not tested, one level alone has an effect" in memo
+    assert "alone has one level, so there is nothing to compare" in memo
+
+
+def test_levels_are_not_compared_where_their_errors_are_not_known_together(world) -> None:
+    rng = np.random.default_rng(2)
+    frame = log()
+    block = frame["at"].dt.epoch("s").to_numpy() // 7200
+    frame = frame.with_columns(arm=pl.Series(np.array(["old", "new"])[rng.integers(0, 2, block.max() + 1)[block]]))
+    design = {"kind": "switchback", "control": "old", "treatment": "new", "block": "2h", "assignment": "bernoulli"}
+    document, memo = run(world, frame, design=design, estimator="horvitz_thompson", segments=["tier"])
+    assert all(h["p_value"] is None for h in document["diagnostics"]["heterogeneity"])
+    assert "levels are not compared under it" in memo
+    assert document["decision"]["rule"] != "segment_clears_the_bar"
+
+
+def test_several_arms_are_read_by_segment_each(world) -> None:
+    frame = log().with_columns(
+        arm=pl.when(pl.col("user") % 5 == 0).then(pl.lit("newer")).otherwise(pl.col("arm")),
+    )
+    split = {"old": 0.4, "new": 0.4, "newer": 0.2}
+    document, memo = run(world, frame, segments=["tier"], design__treatment=["new", "newer"], design__split=split)
+    assert {(s["level"], s["arm"]) for s in document["segments"]} == {
+        (level, arm) for level in ("free", "pro", "top") for arm in ("new", "newer")
+    }
+    assert document["decision"]["by_arm"]["new"] == "target"
+    assert document["decision"]["by_arm"]["newer"] != "target"
+    assert "tier, latency under newer" in memo
+
+
+def test_the_figure_names_every_level(world) -> None:
+    world.write(log(), {"metrics": METRICS, "segments": ["tier"]})
+    arguments = ("--out", world.out, "--as-of", "2026-11-01", "--quiet")
+    outcome = world.command("run", world.folder / "spec.yaml", *arguments)
+    assert outcome.code == 0
+    assert "tier = top" in outcome.out
+    drawn = next(world.out.rglob("figures/segments.svg")).read_text()
+    assert all(f">tier = {level}</text>" in drawn for level in ("free", "pro", "top"))
+    assert "tier = top -" in drawn
+    assert "recommended</desc>" in drawn

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,30 @@ def by_bin(cells: pl.DataFrame, table: pl.DataFrame, bins: int, names: tuple[str
     for i, name in enumerate(names):
         sums[i, rows["cell"].to_numpy(), rows["bin"].to_numpy()] = rows[name].fill_null(0).to_numpy()
     return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where each cell stands: codes of its cluster (in the order of ``labels``), of its block in time and of its arm,
+    and the hour and day of the week at which the block began."""
+
+    cluster: np.ndarray
+    block: np.ndarray
+    arm: np.ndarray
+    hour: np.ndarray
+    weekday: np.ndarray
+    labels: list[str]
+
+
+def places(frame: pl.DataFrame, starts: Sequence[datetime]) -> Places:
+    """The cells of a table; ``starts`` are their blocks'."""
+    began = pl.DataFrame({"start": pl.Series(starts, dtype=pl.Datetime("us", "UTC")), "block": frame["block"]})
+    block = began.select(pl.struct("start", "block").rank("dense")).to_series()
+    return Places(
+        cluster=frame["cluster"].rank("dense").cast(pl.Int64).to_numpy() - 1,
+        block=block.cast(pl.Int64).to_numpy() - 1,
+        arm=frame["arm"].to_numpy(),
+        hour=np.array([s.hour for s in starts], dtype=int),
+        weekday=np.array([s.weekday() for s in starts], dtype=int),
+        labels=frame["cluster"].unique().sort().to_list(),
+    )

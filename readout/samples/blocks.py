@@ -25,7 +25,7 @@ from readout.results import BlockPoint
 from readout.samples import block_arms, capped, histograms
 from readout.samples.base import KEPT, den_sum, num_sum, placed, row_count, term_sums
 from readout.samples.block_methods import BlockMethod
-from readout.samples.block_time import by_bin, others_treated, time_grid, washed_out
+from readout.samples.block_time import by_bin, others_treated, places, time_grid, washed_out
 from readout.samples.drawn import Logged
 from readout.spec.designs import Switchback
 from readout.spec.metrics import Metric
@@ -124,6 +124,7 @@ class Blocks:
             start = kept.select(pl.col("start").min().over("block"))["start"]
         self._starts = [EPOCH + timedelta(microseconds=us) for us in start.to_list()]
         self._order = time_grid(kept, start, self.length, self.together)
+        self._places = places(kept, self._starts)
         self.plan: Against | None = None
         if self.schedule is not None:
             self.plan = against(self.schedule, frame, self.labels, self._window[0])
@@ -243,7 +244,8 @@ class Blocks:
         Known by its rows, not by its denominator: costs without a success are the estimator's to judge.
         """
         has_value = self._frame[row_count(term)].to_numpy() > 0
-        return np.asarray(self._frame["arm"].is_in([0, arm]).to_numpy() & has_value)
+        code = self._places.arm
+        return np.asarray(((code == 0) | (code == arm)) & has_value)
 
     def one_armed_weekdays(self) -> list[str]:
         """Days of the week on whose blocks one arm only ever stood."""
@@ -343,22 +345,17 @@ class Blocks:
         """The cells that ``keep`` chooses, with these sums; arms other than ``arm`` stand as control."""
         if not keep.any():
             raise EstimationError("no block has a value of it")
-        frame = self._frame.filter(pl.Series(keep))
-        starts = [s for s, k in zip(self._starts, keep, strict=True) if k]
-        cluster = frame["cluster"].rank("dense").cast(pl.Int64).to_numpy() - 1
-        order = pl.DataFrame({"start": starts, "block": frame["block"]}).select(
-            pl.struct("start", "block").rank("dense")
-        )
-        block = order.to_series().cast(pl.Int64).to_numpy() - 1
+        at = self._places
+        clusters, cluster = np.unique(at.cluster[keep], return_inverse=True)
         return Cells(
             num=num[keep],
             den=den[keep],
-            arm=(frame["arm"].to_numpy() == arm).astype(int),
+            arm=(at.arm[keep] == arm).astype(int),
             cluster=cluster,
-            block=block,
-            hour=np.array([s.hour for s in starts]),
-            weekday=np.array([s.weekday() for s in starts]),
-            cluster_labels=tuple(frame["cluster"].unique().sort().to_list()),
+            block=np.unique(at.block[keep], return_inverse=True)[1],
+            hour=at.hour[keep],
+            weekday=at.weekday[keep],
+            cluster_labels=tuple(at.labels[code] for code in clusters),
             order=self._order[keep],
         )
 

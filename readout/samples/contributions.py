@@ -2,8 +2,8 @@
 
 One entry an independent observation of the sample, the same ones whatever the term; 0 for those without a value of it.
 Only correlations are taken from them: standard errors stay those of the method. Where the method has no such
-contributions of its own (randomization inference, Horvitz-Thompson, lagged errors, robust means), those of least
-squares on the same sums stand for them.
+contributions of its own (randomization inference, lagged errors, robust means), those of least squares on the same sums
+stand for them. Horvitz-Thompson's estimates move together with the outcome's level, which those do not tell.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from estimators.cells import prepare
 from estimators.cluster_regression import regression
+from estimators.inference import EstimationError
 from estimators.ols import fit
 from estimators.segments import Matrix, Vector
 from readout.samples.base import Sample
@@ -66,6 +67,8 @@ def _of_clusters(sample: Clusters, term: Term, arm: int) -> Vector:
 
 def _of_blocks(sample: Blocks, term: Term, arm: int) -> Vector:
     """By cell, or by block where all clusters switch together."""
+    if sample.method == "horvitz_thompson":
+        raise EstimationError("horvitz_thompson's errors are those of a level alone: levels are not compared under it")
     cells = sample.cells(term, arm)
     model = prepare(cells, sample.weights, sample.clustered_by)
     y = model.cells.num / model.cells.den

@@ -24,7 +24,7 @@ from readout.samples.units import Units
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
-from readout.terms import Term
+from readout.terms import SEGMENT, Term
 
 # Clusters are joined into this many independent groups for quantiles.
 GROUPS = 256
@@ -72,7 +72,9 @@ class RowArms:
         for term in plain:
             x = self._centred(term)
             sums |= {f"{term.name}|n": term.count, f"{term.name}|x": x, f"{term.name}|xx": x * x}
-            minima[f"{term.name}|min"] = maxima[f"{term.name}|max"] = term.num.cast(pl.Float64)
+            # Levels of segments are not read without their farthest value; clusters ask for it of whatever they hold.
+            if self._facts or not term.name.startswith(SEGMENT):
+                minima[f"{term.name}|min"] = maxima[f"{term.name}|max"] = term.num.cast(pl.Float64)
             if term.den is not None:
                 d = term.den.cast(pl.Float64) - self._shift[den_sum(term)]
                 sums |= {f"{term.name}|d": d, f"{term.name}|dd": d * d, f"{term.name}|xd": x * d}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -10,7 +10,8 @@ from typing import Literal
 import polars as pl
 
 from readout.economics import COST, NET
-from readout.segments.groups import Group, Groups
+from readout.logs import Logs
+from readout.segments.groups import Groups
 from readout.spec.model import Spec
 from readout.terms import SEGMENT, Term
 
@@ -37,29 +38,41 @@ def named(group: int, level: int, name: str, part: Part = "all") -> str:
     return f"{SEGMENT}{group}.{level}.{part} {name}"
 
 
-def terms(spec: Spec, groups: Groups, known: Mapping[str, Term]) -> list[Term]:
+def terms(spec: Spec, logs: Logs, groups: Groups, known: Sequence[Term]) -> tuple[list[Term], Logs]:
     """Every metric that is read by segment at every level, with net value, and what stability is judged by in halves.
 
     Args:
-        known: The terms of the whole log by name.
+        known: The terms of the whole log.
+
+    Returns:
+        The terms, and the logs with a column for every value that they sum: a row's value is then masked once, however
+        many sums it enters.
     """
-    names = [*read(spec), *([NET] if NET in known else [])]
+    by_name = {term.name: term for term in known}
+    names = [*read(spec), *([NET] if NET in by_name else [])]
     if spec.economics is not None and spec.economics.budget is not None:
         names.append(COST)
-    halves = decisive(spec)
-    found = []
+    asked: list[Term] = []
     for g, group in enumerate(groups.all):
         for place, level in enumerate(group.levels):
-            found += [_at(known[name], g, place, "all", level.rows) for name in names]
+            asked += [_at(by_name[name], g, place, "all", level.rows) for name in names]
             for part in HALVES if groups.middle is not None else ():
                 rows = level.rows & _in_half(part, groups.middle)
-                found += [_at(known[name], g, place, part, rows) for name in halves]
-    return found
+                asked += [_at(by_name[name], g, place, part, rows) for name in decisive(spec)]
+    columns: dict[str, pl.Expr] = {}
+    found = [_as_columns(term, columns) for term in asked]
+    return found, replace(logs, frame=logs.frame.with_columns(**columns)) if columns else logs
 
 
-def levels_of(group: Group, place: int, name: str) -> list[str]:
-    """The terms of one metric at the levels of the segment that stands at ``place``."""
-    return [named(place, i, name) for i in range(len(group.levels))]
+def _as_columns(term: Term, columns: dict[str, pl.Expr]) -> Term:
+    """The term over columns of its own, which are put into ``columns``."""
+    columns[term.name] = term.num
+    den = None
+    if term.den is not None:
+        columns[f"{term.name} den"] = term.den
+        den = pl.col(f"{term.name} den")
+    covariates = tuple(_as_columns(one, columns) for one in term.covariates)
+    return replace(term, num=pl.col(term.name), den=den, covariates=covariates)
 
 
 def _in_half(part: Part, middle: datetime | None) -> pl.Expr:

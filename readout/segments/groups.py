@@ -186,7 +186,9 @@ def _group(spec: Spec, logs: Logs, segment: Segment, value: pl.Expr, counts: pl.
         holds = Level(segment.name, value, by.get(True, 0), segment.margin)
         others = Level(f"not {segment.name}", ~value, by.get(False, 0))
         return Group(segment.name, (holds, others), n_null, descriptive, where=True)
-    known = counts.drop_nulls().sort("level")
+    numeric = logs.dtype(str(segment.column)).is_numeric()
+    order = pl.col("level").cast(pl.Float64, strict=False) if numeric else pl.col("level")
+    known = counts.drop_nulls().sort(order, "level")
     levels = tuple(
         Level(str(name), (value == name).fill_null(False), int(n), segment.margin) for name, n in known.iter_rows()
     )

@@ -101,6 +101,9 @@ def _family(evidence: Evidence, group: Group, at: int, name: str, arm: int) -> F
     test = Heterogeneity(group.name, title, evidence.arms[arm], len(effects), left_out=left_out)
     if name != NET and evidence.spec.metrics[name].quantile is not None:
         return Family(replace(test, note="quantiles are not tested for equal effects"), {}, {})
+    if len(effects) < 2:
+        few = "one level alone has" if effects else "no level has"
+        return Family(replace(test, note=f"{few} an effect"), {}, {})
     try:
         return _together(evidence, group, effects, [evidence.terms[terms[i]] for i in effects], test, arm)
     except EstimationError as error:
@@ -120,7 +123,7 @@ def _together(
     Raises:
         EstimationError: One level, or too few independent observations.
     """
-    parts = contributions(evidence.sample, terms, arm) if len(effects) > 1 else None
+    parts = contributions(evidence.sample, terms, arm)
     values = list(effects.values())
     levels = Levels(
         np.array([found.estimate for found in values]),
