@@ -28,6 +28,26 @@ OF_ELIGIBLE = (*UNIT_LEVEL, "observational", "iv", "ope")
 
 
 @dataclass(frozen=True, slots=True)
+class AtLevel:
+    """Where a term stands among the levels of a segment.
+
+    Attributes:
+        segment: The segment's place in the spec.
+        cells: Values of :meth:`column` on the term's rows.
+        whole: The term over the whole log.
+    """
+
+    segment: int
+    cells: tuple[int, ...]
+    whole: Term
+
+    @staticmethod
+    def column(segment: int) -> str:
+        """The column of the log that holds each row's level and half of the window; null where it has no level."""
+        return f"@cell {segment}"
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
     """A mean, ratio, per-unit sum or quantile, as expressions over one row.
 
@@ -42,6 +62,7 @@ class Term:
         covariates: What its effect is adjusted for, by the spec's method; each a mean over rows.
         robust: The mean that its effect is of, where that is not the plain one. Sums by arm stay plain.
         before: Its rows are those of the pre-period.
+        at: The level of a segment whose rows alone have a value; None: the whole log.
     """
 
     name: str
@@ -54,6 +75,7 @@ class Term:
     covariates: tuple[Term, ...] = ()
     robust: Robust | None = None
     before: bool = False
+    at: AtLevel | None = None
 
     @property
     def count(self) -> pl.Expr:

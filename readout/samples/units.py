@@ -19,7 +19,7 @@ from estimators.tail_index import Tail
 from estimators.winsorized import Caps, Vector
 from readout.logs import Logs
 from readout.reduce import Table
-from readout.samples import adjusted, before, grouped, histograms, labels, robust, tails
+from readout.samples import adjusted, before, by_level, grouped, histograms, labels, robust, tails
 from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
 from readout.spec.metrics import Metric
 from readout.spec.model import Spec
@@ -65,7 +65,9 @@ class Units:
         robust.require(self._spec, terms, single=self._single)
         sums: dict[str, pl.Expr] = {}
         self._quantiles = [t for t in terms if t.quantile is not None]
-        for term in terms:
+        # A row is a group of its own where units are rows: nothing is gained by a key.
+        whole, self._by_level = (list(terms), []) if self._single else by_level.split(terms)
+        for term in whole:
             if term.quantile is not None:
                 sums[row_count(term)] = term.count
             elif not term.before:
@@ -76,7 +78,13 @@ class Units:
         keys = {"unit": self._key // ARMS * ARMS + pl.col("@arm_code").cast(pl.UInt64)}
         units = Table("units", keys, where=self.rows, sums=sums, single=self._single)
         units = labels.with_facts(units, self._facts) | self._facts_of_units(terms, units)
-        tables = [units, *before.tables(self._logs, self._key // ARMS, terms), *self._histogram_tables(self._quantiles)]
+        levels = by_level.tables(keys["unit"], self.rows, self._by_level)
+        tables = [
+            units,
+            *levels,
+            *before.tables(self._logs, self._key // ARMS, terms),
+            *self._histogram_tables(self._quantiles),
+        ]
         if self._without_id is not None:
             counted = {} if self._eligible is None else {ELIGIBLE: self._eligible}
             tables.append(Table(NO_REQUEST, {}, where=KEPT & self._without_id, sums=counted))
@@ -103,6 +111,7 @@ class Units:
         self._tables = tables
         self._frame = frame.filter(pl.Series(~twice)) if twice.any() else frame
         self._frame = before.joined(self._frame, self._frame["unit"] // ARMS, tables)
+        self._frame = by_level.joined(self._frame, self._by_level, tables)
         self._arm = self._frame["arm"].to_numpy()
         if self._facts:
             self._code, self._names = labels.codes(self._frame, len(self._facts))

@@ -11,9 +11,9 @@ import polars as pl
 
 from readout.economics import COST, NET
 from readout.logs import Logs
-from readout.segments.groups import Groups
+from readout.segments.groups import Group, Groups
 from readout.spec.model import Spec
-from readout.terms import SEGMENT, Term
+from readout.terms import SEGMENT, AtLevel, Term
 
 Part = Literal["all", "first", "second"]
 HALVES: tuple[Part, Part] = ("first", "second")
@@ -53,15 +53,25 @@ def terms(spec: Spec, logs: Logs, groups: Groups, known: Sequence[Term]) -> tupl
     if spec.economics is not None and spec.economics.budget is not None:
         names.append(COST)
     asked: list[Term] = []
+    columns: dict[str, pl.Expr] = {}
     for g, group in enumerate(groups.all):
+        columns[AtLevel.column(g)] = _cells(group, groups.middle)
         for place, level in enumerate(group.levels):
             asked += [_at(by_name[name], g, place, "all", level.rows) for name in names]
             for part in HALVES if groups.middle is not None else ():
                 rows = level.rows & _in_half(part, groups.middle)
                 asked += [_at(by_name[name], g, place, part, rows) for name in decisive(spec)]
-    columns: dict[str, pl.Expr] = {}
     found = [_as_columns(term, columns) for term in asked]
     return found, replace(logs, frame=logs.frame.with_columns(**columns)) if columns else logs
+
+
+def _cells(group: Group, middle: datetime | None) -> pl.Expr:
+    """Twice the place of a row's level among the levels, and one more in the second half of the window."""
+    place = pl.lit(None, dtype=pl.Int16)
+    for i, level in enumerate(group.levels):
+        place = pl.when(level.rows).then(pl.lit(2 * i, dtype=pl.Int16)).otherwise(place)
+    late = pl.lit(0, dtype=pl.Int16) if middle is None else _in_half("second", middle).cast(pl.Int16)
+    return place + late
 
 
 def _as_columns(term: Term, columns: dict[str, pl.Expr]) -> Term:
@@ -92,6 +102,9 @@ def _at(term: Term, group: int, level: int, part: Part, rows: pl.Expr) -> Term:
         source=name,
         missing=None,
         covariates=_covariates(term.covariates, group, level, part, rows),
+        at=AtLevel(
+            group, {"first": (2 * level,), "second": (2 * level + 1,)}.get(part, (2 * level, 2 * level + 1)), term
+        ),
     )
 
 
