@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from readout import not_run
+from readout import not_run, surrogates
 from readout.bundled import bundled
 from readout.estimands import narrower, whom
 from readout.evidence import Evidence
@@ -20,6 +20,7 @@ from readout.memo.words import VERDICT
 from readout.results import ACTIONS, Action, Check, Decision, MetricResult, SegmentResult
 from readout.sample_needed import sample_needed
 from readout.segments import targeting
+from readout.stops import stop_if
 from readout.text import named
 from readout.verdicts import inside_minimum_effect
 
@@ -147,6 +148,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "then": "" if evidence.spec.design.kind in RAMP_AT_MOST or narrower(evidence.spec) else ": ship",
         "whom": whom(evidence.spec, evidence.sample),
         **not_run.words(evidence.spec, facts.checks),
+        **surrogates.words(evidence, facts.arm),
     }
     targeted = any(kind == "segment" for kind, _ in rule.when)
     return Decision(
@@ -157,7 +159,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         headline=rule.headline.format(**words),
         reasons=_reasons(facts, rule, found),
         would_change=tuple(text.format(**words) for text in rule.would_change),
-        stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + _stop_if(evidence),
+        stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + stop_if(evidence),
         next_step=rule.next_step.format(**words),
     )
 
@@ -282,6 +284,14 @@ def _unseen_load(facts: Facts, kinds: Sequence[str]) -> list[Match]:
     return [Match("shared state", said, "")] if design.kind in kinds and design.shared_state else []
 
 
+def _long_run(facts: Facts, state: str) -> list[Match]:
+    kind = facts.evidence.spec.design.kind
+    at_most = kind in RAMP_AT_MOST or _narrower(facts, True) or _unproven(facts, ("did", "synthetic_control"))
+    said = {m.metric: _verdict_words(m, facts.title(m)) for m in facts.metrics}
+    found = surrogates.matches(facts.evidence, facts.arm, facts.metrics, state, ramp_at_most=bool(at_most))
+    return [Match(name, short, reason or said[name]) for name, short, reason in found]
+
+
 MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "fails": _fails,
     "warns": _warns,
@@ -296,6 +306,7 @@ MATCHES: dict[str, Callable[[Facts, Any], list[Match]]] = {
     "narrower": _narrower,
     "unproven": _unproven,
     "unseen_load": _unseen_load,
+    "long_run": _long_run,
 }
 
 
@@ -345,27 +356,3 @@ def _gain(evidence: Evidence, arm: int) -> float:
     if first is None or first.estimate is None:
         return -math.inf
     return first.estimate if first.better == "higher" else -first.estimate
-
-
-def _stop_if(evidence: Evidence) -> tuple[str, ...]:
-    found = []
-    for trigger in evidence.spec.rollback:
-        where = f" where {trigger.where}" if trigger.where is not None else ""
-        if trigger.no_movement:
-            found.append(f"{trigger.metric} does not move")
-        else:
-            what = trigger.metric if trigger.metric is not None else f"the share with {trigger.expr}"
-            found.append(f"{what}{where} rises above {trigger.above:g} in treated rows")
-    for metric in evidence.spec.metrics.values():
-        if metric.role == "guardrail":
-            direction = "rises" if metric.better == "lower" else "falls"
-            by = f"by more than {metric.margin.text}" if metric.margin is not None else "beyond chance"
-            found.append(f"{metric.name} {direction} {by}")
-    economics = evidence.spec.economics
-    if economics is not None:
-        bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
-        found.append(f"net value falls below {bar:g} USD per 1,000 requests against control")
-    if (capacity := evidence.spec.capacity) is not None:
-        more = f" by more than {100 * capacity.margin:.6g} points" if capacity.margin else ""
-        found.append(f"the share of windows with {capacity.load} over {numbers.number(capacity.limit)} rises{more}")
-    return tuple(dict.fromkeys(found))

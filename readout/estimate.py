@@ -8,7 +8,7 @@ from typing import Any
 
 from estimators import benjamini_hochberg, holm
 from estimators.estimate import Estimate
-from readout import events, robust_notes
+from readout import events, long_run, robust_notes
 from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
@@ -49,7 +49,13 @@ def _judged_together(results: list[MetricResult]) -> tuple[MetricResult, ...]:
 def _result(evidence: Evidence, metric: Metric, arm: int) -> MetricResult:
     found = evidence.effect(metric.name, arm)
     note = "" if found is None else _note(evidence, metric, arm, found)
-    return result_of(evidence, metric, arm, metric.name, note)
+    result = result_of(evidence, metric, arm, metric.name, note)
+    arrived = long_run.arrived(evidence, metric.name) if metric.role == long_run.ROLE else None
+    if arrived is None or not arrived.awaited:
+        return result
+    note = "; ".join(part for part in (long_run.note(arrived), note) if part)
+    guardrail: Guardrail | None = None if result.guardrail is None else "inconclusive"
+    return replace(result, note=note, verdict=None, guardrail=guardrail)
 
 
 def result_of(evidence: Evidence, metric: Metric, arm: int, name: str, note: str = "") -> MetricResult:
@@ -80,10 +86,15 @@ def result_of(evidence: Evidence, metric: Metric, arm: int, name: str, note: str
         guardrail=guardrail,
         minimum_effect=None if metric.minimum_effect is None else metric.minimum_effect.text,
         margin=None if metric.margin is None else metric.margin.text,
-        nulls=evidence.total(f"{metric.name}|null") if name == metric.name else 0,
+        nulls=_nulls(evidence, metric) if name == metric.name else 0,
         note=note,
         **values,
     )
+
+
+def _nulls(evidence: Evidence, metric: Metric) -> int:
+    """Kept rows without a value: all of them where the log does not have the column yet."""
+    return evidence.total(f"{metric.name}|null" if metric.name in evidence.terms else "n")
 
 
 def _finite(value: Any) -> Any:
@@ -121,7 +132,8 @@ def _averaged(evidence: Evidence, metric: Metric) -> str:
 
 def _method(evidence: Evidence, metric: Metric) -> str:
     """The method asked of a metric: without covariates there is nothing to adjust for."""
-    plain = evidence.sample.method in ADJUSTING and not evidence.terms[metric.name].covariates
+    term = evidence.terms.get(metric.name)
+    plain = evidence.sample.method in ADJUSTING and not (term is not None and term.covariates)
     return "difference_in_means" if plain else evidence.sample.method
 
 
@@ -162,6 +174,8 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
 
 def _missing(evidence: Evidence, metric: Metric, arm: int) -> list[str]:
     """That values are missing more often in one arm: what is compared is then who has one, too."""
+    if metric.role == long_run.ROLE:
+        return []  # how much of it is in is said in its own words
     rows = [evidence.total("n", code) for code in (0, arm)]
     lost = [evidence.total(f"{metric.name}|null", code) for code in (0, arm)]
     if not all(rows):

@@ -178,9 +178,9 @@ def _without(evidence: Evidence, hit: np.ndarray) -> list[dict[str, Any]]:
     """The primaries' effects without what was hit: those of blocks by block regression."""
     found = []
     for metric in evidence.spec.metrics.values():
-        term = evidence.terms[metric.name]
-        if metric.role != "primary" or term.quantile is not None:
+        if metric.role != "primary" or metric.quantile is not None:
             continue
+        term = evidence.terms[metric.name]
         for arm in evidence.treatments:
             said: dict[str, Any] = {"metric": metric.name, "arm": evidence.arms[arm]}
             found.append({**said, **_compared(evidence, metric, term, arm, hit)})

@@ -109,6 +109,8 @@ class Evidence:
         key = (name, arm) if alpha == self.spec.decision.alpha else (f"{name} at {alpha!r}", arm)
         if key not in self._effects:
             try:
+                if name in self.spec.metrics and name not in self.terms:
+                    raise EstimationError("the log does not have it yet")
                 term = self.terms[name]
                 found = self.sample.effect(term, arm, alpha)
                 self._effects[key] = self.as_read(found, term, arm)

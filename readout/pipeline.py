@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from readout import beside, capacity, checks, described, economics, energy, events, looks, span
+from readout import beside, capacity, checks, described, economics, energy, events, long_run, looks, span, surrogates
 from readout import spec as specs
 from readout.checks import assignment, balance, between_blocks, execution, logging, rollback, spillover
 from readout.covariates import own_terms, with_covariates
@@ -141,6 +141,8 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     """
     logs = open_logs(spec, as_of)
     metrics = metric_terms(spec, logs)
+    long_run.refuse_absent(spec, metrics, logs)
+    surrogates.load(spec)
     with reading(spec, logs):
         metrics = with_covariates(spec, logs, metrics)
         known = [*metrics, *economics.terms(spec, logs, {t.name: t for t in metrics})]
@@ -181,11 +183,13 @@ def _reduce(
     terms += [t for t in own_terms(known) if t.name not in {one.name for one in terms}]
     _refuse_own_names(spec, terms)
     missing = {f"{t.name}|null": count(t.missing) for t in metrics if t.missing is not None}
+    missing |= long_run.sums(spec, logs, metrics)
     tables = [
         rows_table(missing | _later(logs, as_of)),
         *observed.of(sample.tables(terms)),
         *observed.tables(spec),
         *span.tables(logs),
+        *surrogates.tables(spec, logs),
         *logging.tables(spec, logs),
         *assignment.tables(spec, logs),
         *execution.tables(spec, logs),
@@ -251,6 +255,7 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         diagnostics=_diagnostics(evidence, found),
         economics=economics.summary(evidence),
         capacity=tail,
+        surrogate=surrogates.summary(evidence, decision.treatment),
         attribution=attribution,
         blocks=_blocks(evidence),
         segments=evidence.segments,
@@ -281,7 +286,7 @@ def _require_values(evidence: Evidence, metrics: Sequence[Term]) -> None:
     kept = evidence.total("n")
     for term in metrics:
         nulls = evidence.total(f"{term.name}|null")
-        if nulls == kept:
+        if nulls == kept and evidence.spec.metrics[term.name].role != long_run.ROLE:
             column = evidence.spec.metrics[term.name].column or "its columns"
             message = f"each of the {kept:,} kept rows is null in {column!r}; expected numbers"
             problems.append(evidence.spec.source.problem(("metrics", term.name), message, on_key=True))
@@ -313,7 +318,7 @@ def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:
         effects = {arm: one for arm in evidence.treatments if (one := evidence.effect(first, arm)) is not None}
         diagnostics |= evidence.sample.shown(evidence.terms[first], effects)
     for name, metric in evidence.spec.metrics.items():
-        shown = metric.role == "primary" or evidence.terms[name].covariates
+        shown = name in evidence.terms and (metric.role == "primary" or evidence.terms[name].covariates)
         for arm in evidence.treatments if shown else ():
             effect = evidence.effect(name, arm)
             if effect is not None and effect.diagnostics:

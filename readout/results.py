@@ -262,6 +262,7 @@ class Readout:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     economics: Mapping[str, Any] | None = None
     capacity: Mapping[str, Any] | None = None
+    surrogate: Mapping[str, Any] | None = None
     attribution: Mapping[str, Any] | None = None
     blocks: tuple[BlockPoint, ...] = ()
     segments: Segments = field(default_factory=Segments)

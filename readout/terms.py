@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from readout.logs import Logs
 from readout.spec.metrics import Metric, Robust
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
+from readout.text import visible
 
 # Marks the share of rows at one level of a text column.
 LEVEL = "@level "
@@ -95,7 +97,7 @@ class Term:
 
 
 def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
-    """One term for each metric of the spec.
+    """One term for each metric of the spec; none for a long-run metric whose column the log does not have yet.
 
     Raises:
         LogError: Columns that are missing or not numeric, all of them at once.
@@ -105,6 +107,8 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
     logged: list[Problem] = []
     asked: list[Problem] = []
     for metric in spec.metrics.values():
+        if metric.role == "long_run" and not_logged(metric, logs):
+            continue
         try:
             terms.append(_term(metric, spec, logs, eligible_only(spec, logs)))
         except LogError as error:
@@ -116,6 +120,32 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
     if logged:
         raise LogError(logged)
     return terms
+
+
+def not_logged(metric: Metric, logs: Logs) -> str:
+    """Which of a metric's columns the log does not have, or has without a single value, in words; empty where none."""
+    schema = logs.source.schema
+    names = [name for name in (metric.column, metric.numerator, metric.denominator) if name is not None]
+    if metric.expr is not None:
+        try:
+            names = pl.sql_expr(metric.expr).meta.root_names()
+        except Exception:  # what cannot be parsed is said where it is read
+            return ""
+    for name in names:
+        if name not in schema:
+            close = difflib.get_close_matches(name, list(schema), n=1)
+            near = f" (there is {visible(close[0])!r})" if close else ""
+            return f"the log has no column {visible(name)!r}{near}"
+        if schema[name] == pl.Null:
+            return f"the column {visible(name)!r} is null on every row"
+    return ""
+
+
+def candidates(metric: Metric, spec: Spec, logs: Logs) -> pl.Expr:
+    """Rows that should have a value of the metric."""
+    keep = _rows_of(metric, spec, logs)
+    rows = pl.col("@drop").is_null() if keep is None else pl.col("@drop").is_null() & keep
+    return rows & eligible_only(spec, logs)(pl.lit(True)).fill_null(False)
 
 
 def eligible_only(spec: Spec, logs: Logs) -> Callable[[pl.Expr], pl.Expr]:
@@ -158,7 +188,8 @@ def _term(metric: Metric, spec: Spec, logs: Logs, counts: Callable[[pl.Expr], pl
         num, den = mask(pl.when(both).then(top)), mask(pl.when(both).then(bottom))
         return Term(metric.name, num, den, missing=mask(~both), robust=metric.robust)
     if metric.expr is not None:
-        value = read.sql_number(metric.expr, (*at, "expr"))
+        # What is not known yet of the long run must not count as false.
+        value = read.sql_number(metric.expr, (*at, "expr"), keep_null=metric.role == "long_run")
     else:
         value = read.number(str(metric.column), (*at, "column"))
     per_unit = metric.per == "unit"

@@ -25,6 +25,7 @@ from readout.checks.controls import bad_controls
 from readout.checks.execution import execution_divergence, fallback, mixed_experience, timeouts_and_retries
 from readout.checks.identification import tail_dominance
 from readout.checks.logging import completed_only, required_fields
+from readout.checks.long_run import surrogate_evidence
 from readout.checks.negative_control import placebo
 from readout.checks.overlap import overlap, weight_concentration
 from readout.checks.rollback import rollback_trigger
@@ -60,7 +61,7 @@ DRAWN_WITH: tuple[Checker, ...] = (
     tail_dominance,
 )
 # What the spec itself asks for, in every design.
-ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger)
+ASKED: tuple[Checker, ...] = (capacity_limit, economic_bar, rollback_trigger, surrogate_evidence)
 # Designs without randomization: what is seen before any effect, and what is seen with it.
 OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
     "observational": ((overlap, weight_concentration, adjusted_balance.covariate_balance), (placebo,)),

@@ -16,9 +16,8 @@ def watched(evidence: Evidence) -> list[Term]:
     """Primary and guardrail metrics that are sums over rows."""
     found = []
     for name, metric in evidence.spec.metrics.items():
-        term = evidence.terms[name]
-        if metric.role in ("primary", "guardrail") and metric.on is None and term.quantile is None:
-            found.append(term)
+        if metric.role in ("primary", "guardrail") and metric.on is None and metric.quantile is None:
+            found.append(evidence.terms[name])
     return found
 
 

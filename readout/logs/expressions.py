@@ -67,8 +67,8 @@ class Expressions:
         expr = self.column(name, at)
         return self._numeric(expr, self.schema[name], f"column {visible(name)!r}", at)
 
-    def sql_number(self, text: str, at: KeyPath) -> pl.Expr:
-        """SQL as numbers; a condition counts as 1 where it is true, and its null as false.
+    def sql_number(self, text: str, at: KeyPath, *, keep_null: bool = False) -> pl.Expr:
+        """SQL as numbers; a condition counts as 1 where it is true, and its null as false, unless it is kept.
 
         Raises:
             SpecError, LogError: As :meth:`sql`; not numbers.
@@ -76,7 +76,7 @@ class Expressions:
         expr = self.sql(text, at)
         dtype = self._type(expr)
         number = self._numeric(expr, dtype, "the expression", at)
-        return number.fill_null(0) if dtype == pl.Boolean else number
+        return number.fill_null(0) if dtype == pl.Boolean and not keep_null else number
 
     def condition(self, text: str, at: KeyPath) -> pl.Expr:
         """SQL that is true or false for each row; null counts as false.

@@ -53,7 +53,7 @@ def to_json(readout: Readout) -> str:
             "diagnostics": readout.diagnostics,
             "economics": readout.economics,
             "capacity": readout.capacity,
-            "surrogate": None,
+            "surrogate": readout.surrogate,
             "attribution": readout.attribution,
             "figures": readout.figures,
             "question": readout.question,

@@ -15,6 +15,7 @@ from readout.memo import (
     overlap_figure,
     policies_figure,
     segments_figure,
+    surrogate_figure,
     synthetic_figure,
     words,
 )
@@ -51,7 +52,7 @@ EFFECTS: Final = "figures/effects.svg"
 BLOCKS: Final = "figures/blocks.svg"
 SINCE: Final = "figures/since_switch.svg"
 CAPACITY: Final = "figures/capacity.svg"
-# Of designs in which no arm was drawn: modules with TITLE, drawable, sentence and figure.
+# Modules with TITLE, drawable, sentence and figure: of designs in which no arm was drawn, and of the long run.
 OWN: Final[Mapping[str, OwnFigure]] = {
     "figures/discontinuity.svg": discontinuity_figure,
     "figures/event_study.svg": event_study_figure,
@@ -61,6 +62,7 @@ OWN: Final[Mapping[str, OwnFigure]] = {
     "figures/first_stage.svg": first_stage_figure,
     "figures/segments.svg": segments_figure,
     "figures/policies.svg": policies_figure,
+    "figures/long_run.svg": surrogate_figure,
 }
 _SPOKEN = 8  # effects named in an alternative text; the tables have them all
 

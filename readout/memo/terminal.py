@@ -15,6 +15,7 @@ from rich.text import Text
 from readout.memo import words
 from readout.memo.capacity_section import sentence
 from readout.memo.escape import terminal
+from readout.memo.long_run_section import sentence as of_the_long_run
 from readout.memo.numbers import count, decimals, effect, fixed, level, p_value, relative
 from readout.memo.segments_section import equal_effects, reading, rows_of
 from readout.results import Action, Check, MetricResult, Readout, Rows, SegmentResult, Status
@@ -71,6 +72,8 @@ def print_readout(readout: Readout, console: Console) -> None:
         _print(console, Text(""), *differ, _segments(rows, console))
     if tail := sentence(readout):
         _print(console, Text(""), _plain(tail, console))
+    if later := of_the_long_run(readout):
+        _print(console, Text(""), _plain(later, console))
     raised = [c for c in words.by_status(readout.checks) if c.status in ("fail", "warn")]
     if raised:
         _print(console, Text(""), _checks(raised, console))

@@ -42,6 +42,9 @@ _ROLES = ("primary", "guardrail", "secondary", "mechanism", "surrogate", "long_r
 _STATUSES: tuple[Status, ...] = ("fail", "warn", "skip", "pass")
 # Failures of these families put the effects themselves in doubt; the others speak about what the effects are worth.
 _VALIDITY = frozenset({"logging", "assignment", "execution", "balance", "spillover", "identification"})
+# What is not logged leaves the comparison of randomized arms as it is and withholds why it came about; what cannot be
+# foretold of the long run leaves the short run as it is.
+_BESIDE = frozenset({"required_fields", "surrogate_evidence"})
 
 
 def by_role(metrics: Iterable[MetricResult]) -> list[MetricResult]:
@@ -64,8 +67,7 @@ def several_arms(readout: Readout) -> bool:
 
 def undermining(readout: Readout) -> list[Check]:
     """The failed checks that put the effects in doubt."""
-    # What is not logged leaves the comparison of randomized arms as it is; it withholds why it came about.
-    return [c for c in readout.checks if c.status == "fail" and c.family in _VALIDITY and c.name != "required_fields"]
+    return [c for c in readout.checks if c.status == "fail" and c.family in _VALIDITY and c.name not in _BESIDE]
 
 
 def estimand(code: str) -> str:

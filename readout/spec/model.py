@@ -236,11 +236,14 @@ class Surrogate(Section):
     ladder: Mapping[Rung, Text] = field(default_factory=dict)
     """Rung (system, session, user, business): metric."""
     evidence: Text | None = None
-    """Parquet file of past experiments: experiment, short_effect, short_se, long_effect, long_se[, short_metric]."""
+    """Parquet file of past experiments: experiment, short_effect, short_se, long_effect, long_se[, short_metric]
+    [, error_correlation: of the two estimates' errors]."""
+    scale: Literal["absolute", "relative"] = "absolute"
+    """Whether the file's effects are in the metrics' units, or fractions of control."""
     holdout: Fraction | None = None
-    """Share of units kept on control."""
+    """Share of the randomized units that stays on control after the launch."""
     weeks: Positive | None = None
-    """How long the holdout can run."""
+    """How many weeks after the launch the holdout can run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,10 +33,6 @@ def test_a_plain_switchback_is_available(loaded: Loader) -> None:
 
 def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: Loader, contract: str) -> None:
     assert [(p.where, p.message) for p in refused(loaded(contract))] == [
-        ("spec.yaml:63:50", "metrics.task_completed.role: the role surrogate: not available yet"),
-        ("spec.yaml:64:55", "metrics.returned_7d.role: the role surrogate: not available yet"),
-        ("spec.yaml:65:57", "metrics.retained_90d.role: the role long_run: not available yet"),
-        ("spec.yaml:88:1", "surrogate: not available yet"),
         ("spec.yaml:101:3", "attribution.cold_start: not available yet"),
     ]
 

@@ -1,0 +1,9 @@
+"""What stands for a long-run outcome that is not in yet: the ladder, past experiments, and the holdout that answers."""
+
+from readout.surrogates.holdout import tables
+from readout.surrogates.judged import LEAST_R2, Judged, judged
+from readout.surrogates.matches import matches
+from readout.surrogates.past import load
+from readout.surrogates.summary import foretold, summary, words
+
+__all__ = ["LEAST_R2", "Judged", "foretold", "judged", "load", "matches", "summary", "tables", "words"]
