@@ -18,6 +18,7 @@ from attribution.stays import Floats, Ints
 Bools = NDArray[np.bool_]
 
 PER_REQUEST = 256  # requests up to which each has a coefficient of its own, and counts by set are kept
+_CELLS = 2**21  # counts held at once
 _CAPS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -126,13 +127,17 @@ class Counted:
     def odd(self, chains: Chains) -> Floats:
         """(u, n - 1, caps) The members' worth less the others'."""
         u, n = chains.order.shape
-        odd = np.zeros((u, n - 1, len(self.caps)))
-        for members, weight in zip(self.sets, self.weight, strict=True):
-            count = np.cumsum(members[chains.order], axis=1)
-            size = int(count[0, -1])
-            table = np.array([[min(c, cap) - min(size - c, cap) for cap in self.caps] for c in range(size + 1)])
-            odd += (weight * table)[count[:, :-1]]
-        return odd
+        odd = np.zeros((len(self.caps), u * (n - 1)))
+        step = max(_CELLS // (u * n), 1)
+        for low in range(0, len(self.sets), step):
+            sets, weight = self.sets[low : low + step], self.weight[low : low + step]
+            count = np.cumsum(sets[:, chains.order], axis=2, dtype=np.int32)
+            size = count[:, :, -1:]
+            within, outside = count[:, :, :-1], size - count[:, :, :-1]
+            for i, cap in enumerate(self.caps):
+                more = np.minimum(within, cap) - np.minimum(outside, cap)
+                odd[i] += weight @ more.reshape(len(sets), -1)
+        return odd.T.reshape(u, n - 1, -1)
 
 
 Control = Own | Amount | Largest | Counted

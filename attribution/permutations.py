@@ -6,37 +6,38 @@ odd part ``d(S) = v(S) - v(S's complement)`` alone. Two unbiased estimates come 
 - marginal contributions: what a request adds where it stands in the order (Castro, Gómez and Tejada 2009,
   doi:10.1016/j.cor.2008.04.004; pairs: Mitchell et al. 2022, arXiv:2104.12199);
 - all coalitions for every request, weighed by ``1/k`` with it and ``-1/(n - k)`` without it (maximum sample reuse;
-  the sizes of an order are alike likely, which is leverage score sampling: Musco and Witter 2025, arXiv:2410.01917).
+  the sizes in an order are alike likely, which is leverage score sampling: Musco and Witter 2025, arXiv:2410.01917).
 
 Neither looks at the game itself but at what a weighted regression on ``controls`` leaves of it; the Shapley values of
 the fitted controls, which are exact, are added (regression-adjusted Monte Carlo: Witter, Liu and Musco 2025,
-arXiv:2506.11849). Coefficients are fitted without the fold of orders that they are used on, as is the weight between
-the two estimates: what is added has expectation zero whatever the coefficients, so the estimate is unbiased. Each
-estimate sums to the worth of the whole batch.
+arXiv:2506.11849). The two estimates, and two functions of a request's place in the order, are then weighed so that the
+variance is least. All coefficients are fitted without the tenth of the orders that they are used on: what they multiply
+has expectation zero there, whatever they are, so that the estimate is unbiased. It sums to the worth of the batch.
 
-Pairs of orders are independent, and the standard error is theirs. Looking again after each doubling, and stopping once
-the *standard error* is small enough, never looks at the estimate itself.
+Pairs of orders are independent given the coefficients, and the standard error is theirs. Looking again after each
+doubling, and stopping once the *standard errors* are small enough, never looks at the estimate itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attribution.asking import Asker, Masks, Odd, Worth, counted_out
 from attribution.controls import Chains, Control
 from attribution.stays import Floats, Ints
 
-Masks = NDArray[np.bool_]
-Worth = Callable[[Masks], Floats]
 Suggest = Callable[[Floats, Floats], Sequence[Control]]
 
 FEWEST = 20  # orders below which no standard error is worth its name
 _FOLDS = 10
 _ALWAYS = 6  # requests up to which all coalitions are counted out whatever was asked for
-_CELLS = 2**22  # requests × coalitions asked for at once
+_TAIL = 0.05  # of the tolerance: how near the whole batch's worth an order is cut short
+_WIDENING = 3.0  # over pairs - 1: 1.2 is Student's; the rest is for coefficients learnt from few pairs, as measured
+_ROUNDING = 1e-12  # of the total
+_CELLS = 2**23  # numbers of the controls held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,13 @@ class Estimate:
 
     Attributes:
         shares: (n,) Joules; they sum to ``total``.
-        std_error: (n,) Standard error of each, 0 where exact.
+        std_error: (n,) Standard error of each, 0 where exact. It is widened for few pairs, so that 1.96 of them cover
+            in 95 of 100 cases, and has in it what cutting orders short may have added.
         alone, marginal: (n,) Worth of each request by itself, and what the batch would save without it.
         total: Worth of the whole batch.
         orders: Orders drawn, reverses counted; 0 where all coalitions were counted out.
         evaluations: Coalitions whose worth was asked for.
+        cut: Whether orders were cut short.
         reached: Whether the standard errors came below the tolerance.
     """
 
@@ -60,6 +63,7 @@ class Estimate:
     total: float
     orders: int
     evaluations: int
+    cut: bool
     reached: bool
 
     @property
@@ -95,106 +99,54 @@ def estimate(
     Raises:
         ValueError: The game gave anything but one finite number a coalition, or a worth to nobody.
     """
-    ask = _Asker(worth, n)
+    ask = Asker(worth, n)
     everyone = np.ones((1, n), dtype=bool)
     nobody, total = ask(np.concatenate([~everyone, everyone])).tolist()
     if abs(nobody) > 1e-9 * abs(total):
         raise ValueError(f"the game gives {nobody:.6g} J to no request at all; expected 0")
     if n <= _ALWAYS or (exact and 2**n - 2 <= samples * (n - 1)):
-        return _counted_out(ask, n)
+        return _exact(ask)
     alone, without = np.split(ask(np.concatenate([np.eye(n, dtype=bool), ~np.eye(n, dtype=bool)])), 2)
     controls = suggest(alone, total - without)
-    order, odd = np.zeros((0, n), dtype=np.int64), np.zeros((0, n - 1))
-    pairs = (samples + 1) // 2
+    tail = _TAIL * tolerance * abs(total) / n
+    odd_of = Odd(ask, total, alone, without, tail)
+    order, pairs = np.zeros((0, n), dtype=np.int64), (samples + 1) // 2
     while True:
         fresh = rng.permuted(np.tile(np.arange(n), (pairs - len(order), 1)), axis=1)
         order = np.concatenate([order, fresh])
-        odd = np.concatenate([odd, _odd_parts(ask, fresh, alone - without)])
-        drawn = _adjusted(Chains.of(order), odd, total, controls)
-        std_error = drawn.std(axis=0, ddof=1) / np.sqrt(pairs)
-        found = Estimate(
-            shares=drawn.mean(axis=0),
-            std_error=std_error,
-            alone=alone,
-            marginal=total - without,
-            total=total,
-            orders=2 * pairs,
-            evaluations=ask.count,
-            reached=bool(std_error.mean() * n <= tolerance * abs(total)),
-        )
-        if found.reached or 2 * pairs >= cap:
-            return found
+        drawn = _adjusted(Chains.of(order), odd_of.more(fresh), total, controls)
+        std_error = drawn.std(axis=0, ddof=1) / np.sqrt(pairs) * (1 + _WIDENING / (pairs - 1))
+        std_error = np.hypot(std_error, 2 * tail if odd_of.cut else _ROUNDING * abs(total))
+        reached = bool(std_error.mean() * n <= tolerance * abs(total))
+        if reached or 2 * pairs >= cap:
+            return Estimate(
+                shares=drawn.mean(axis=0),
+                std_error=std_error,
+                alone=alone,
+                marginal=total - without,
+                total=total,
+                orders=2 * pairs,
+                evaluations=ask.count,
+                cut=odd_of.cut,
+                reached=reached,
+            )
         pairs = min(2 * pairs, (cap + 1) // 2)
 
 
-class _Asker:
-    """The game, its answers checked and counted."""
-
-    def __init__(self, worth: Worth, n: int) -> None:
-        self._worth, self._n, self.count = worth, n, 0
-
-    def __call__(self, masks: Masks) -> Floats:
-        """(k,) Joules, asked for in portions."""
-        step = max(_CELLS // self._n, 1)
-        parts = [self._checked(masks[low : low + step]) for low in range(0, len(masks), step)]
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    def _checked(self, masks: Masks) -> Floats:
-        self.count += len(masks)
-        answer = self._worth(masks)
-        try:
-            joules = np.asarray(answer, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("the game gave no numbers; expected joules, one a coalition") from None
-        if joules.shape != (len(masks),):
-            raise ValueError(
-                f"the game gave an array of shape {joules.shape} for {len(masks)} coalitions; expected one number each"
-            )
-        if not np.isfinite(joules).all():
-            raise ValueError("the game gave a worth that is not finite; expected joules of every coalition")
-        return joules
-
-
-def _counted_out(ask: _Asker, n: int) -> Estimate:
-    """Exact shares from the worth of all coalitions; coalition s holds request i where bit i of s is set."""
-    worth = np.zeros(2**n)
-    codes = np.arange(1, 2**n)
-    worth[1:] = ask(((codes[:, None] >> np.arange(n)) & 1).astype(bool))
-    members = np.bitwise_count(np.arange(2**n)).astype(np.int64)
-    chance = np.zeros(n + 1)
-    chance[0] = 1.0 / n
-    for k in range(1, n):
-        chance[k] = chance[k - 1] * k / (n - k)
-    shares = np.empty(n)
-    for i in range(n):
-        pairs, weight = worth.reshape(-1, 2, 2**i), chance[members].reshape(-1, 2, 2**i)[:, 0]
-        shares[i] = ((pairs[:, 1] - pairs[:, 0]) * weight).sum()
-    bit = 2 ** np.arange(n)
+def _exact(ask: Asker) -> Estimate:
+    shares, worth = counted_out(ask)
+    bit = 2 ** np.arange(ask.n)
     return Estimate(
         shares=shares,
-        std_error=np.zeros(n),
+        std_error=np.zeros(ask.n),
         alone=worth[bit],
-        marginal=worth[-1] - worth[2**n - 1 - bit],
+        marginal=worth[-1] - worth[worth.size - 1 - bit],
         total=float(worth[-1]),
         orders=0,
         evaluations=ask.count,
+        cut=False,
         reached=True,
     )
-
-
-def _odd_parts(ask: _Asker, order: Ints, ends: Floats) -> Floats:
-    """(u, n - 1) d of the first k of each order, k = 1 … n - 1; ``ends`` (n,) has it for single requests."""
-    u, n = order.shape
-    odd = np.empty((u, n - 1))
-    odd[:, 0], odd[:, -1] = ends[order[:, 0]], -ends[order[:, -1]]
-    place = Chains.of(order).place
-    sizes = np.arange(2, n - 1)
-    step = max(_CELLS // (2 * n * n), 1)
-    for low in range(0, u, step):
-        there = (place[low : low + step, None, :] < sizes[:, None]).reshape(-1, n)
-        both = ask(np.concatenate([there, ~there]))
-        odd[low : low + step, 1:-1] = (both[: len(there)] - both[len(there) :]).reshape(-1, sizes.size)
-    return odd
 
 
 def _adjusted(chains: Chains, odd: Floats, total: float, controls: Sequence[Control]) -> Floats:
@@ -202,32 +154,74 @@ def _adjusted(chains: Chains, odd: Floats, total: float, controls: Sequence[Cont
     u, n = chains.order.shape
     shares = np.concatenate([control.shares for control in controls])
     fold = np.arange(u) % min(_FOLDS, u)
+    portions = _Portions(chains, controls, fold, len(shares))
+    slopes = _slopes(portions, odd, len(shares))
+    rest = total - slopes @ shares.sum(axis=1)
+    known = slopes @ shares
+    added, reused = np.empty((len(slopes), u, n)), np.empty((len(slopes), u, n))
+    for _, rows, games in portions:
+        part = Chains(chains.order[rows], chains.place[rows])
+        fitted = games @ slopes.T
+        for f in range(len(slopes)):
+            left = odd[rows] - fitted[:, :, f]
+            added[f, rows] = known[f] + _marginals(part, left, rest[f])
+            reused[f, rows] = known[f] + rest[f] / n + _reuse(part, left)
+    place = _place(chains.place)
+    drawn = np.empty((u, n))
+    for f in range(len(slopes)):
+        aside = [reused[f] - added[f], *(place if u >= 4 * len(slopes) else [])]
+        drawn[fold == f] = _weighed(added[f], np.stack(aside, axis=2), fold == f, total)
+    return drawn
+
+
+class _Portions:
+    """Goes through pairs of orders, fold by fold, with the odd parts of all controls; keeps these if there is room."""
+
+    def __init__(self, chains: Chains, controls: Sequence[Control], fold: Ints, games: int) -> None:
+        self._chains, self._controls = chains, controls
+        cells = chains.order.shape[1] * games
+        self._rows: list[tuple[int, Ints]] = []
+        for f in range(int(fold.max()) + 1):
+            mine = np.flatnonzero(fold == f)
+            self._rows += [(f, rows) for rows in np.array_split(mine, min(mine.size, mine.size * cells // _CELLS + 1))]
+        self._kept: list[Floats] | None = [] if len(fold) * cells <= 4 * _CELLS else None
+
+    def __iter__(self) -> Iterator[tuple[int, Ints, Floats]]:
+        for i, (f, rows) in enumerate(self._rows):
+            if self._kept is not None and i < len(self._kept):
+                yield f, rows, self._kept[i]
+                continue
+            part = Chains(self._chains.order[rows], self._chains.place[rows])
+            games = np.concatenate([control.odd(part) for control in self._controls], axis=2)
+            if self._kept is not None:
+                self._kept.append(games)
+            yield f, rows, games
+
+
+def _slopes(portions: _Portions, odd: Floats, games: int) -> Floats:
+    """(folds, games) Coefficients of the regression without each fold, the coalitions weighed as variance has them."""
+    n = odd.shape[1] + 1
     size = np.arange(1, n)
     weight = n / (size * (n - size))
-    parts = [Chains(chains.order[fold == f], chains.place[fold == f]) for f in range(fold.max() + 1)]
-    games = [np.concatenate([control.odd(part) for control in controls], axis=2) for part in parts]
-    grams, sides = [], []
-    for f, game in enumerate(games):
-        flat, heavy = game.reshape(-1, len(shares)), np.tile(weight, len(game))
-        grams.append(flat.T @ (heavy[:, None] * flat))
-        sides.append(flat.T @ (heavy * odd[fold == f].ravel()))
+    grams: list[Floats] = []
+    sides: list[Floats] = []
+    for f, rows, values in portions:
+        if f == len(grams):
+            grams.append(np.zeros((games, games)))
+            sides.append(np.zeros(games))
+        flat, heavy = values.reshape(-1, games), np.tile(weight, rows.size)
+        grams[f] += flat.T @ (heavy[:, None] * flat)
+        sides[f] += flat.T @ (heavy * odd[rows].ravel())
     gram, side = np.sum(grams, axis=0), np.sum(sides, axis=0)
-    added, reused = np.empty((u, n)), np.empty((u, n))
-    for f, game in enumerate(games):
-        slope = _solved(gram - grams[f], side - sides[f])
-        known, left = slope @ shares, odd[fold == f] - game @ slope
-        rest = total - float(known.sum())
-        added[fold == f] = known + _marginals(parts[f], left, rest)
-        reused[fold == f] = known + rest / n + _reuse(parts[f], left)
-    return _weighed(reused, added - reused, fold, total)
+    return np.array([_solved(gram - g, side - s) for g, s in zip(grams, sides, strict=True)])
 
 
 def _solved(gram: Floats, side: Floats) -> Floats:
-    """Coefficients of the regression; games that say the same share one."""
+    """Coefficients of a regression; games that say the same share one."""
     scale = np.sqrt(np.diag(gram))
     scale[scale <= 1e-9 * scale.max()] = np.inf
     value, vector = np.linalg.eigh(gram / scale / scale[:, None])
-    keep = value > 1e-9 * value[-1]
+    keep = value > 1e-12 * value[-1]
     kept: Floats = vector[:, keep]
     slope: Floats = (kept @ (kept.T @ (side / scale) / value[keep])) / scale
     return slope
@@ -250,22 +244,30 @@ def _reuse(chains: Chains, odd: Floats) -> Floats:
     return np.take_along_axis(within - outside, chains.place, axis=1) / 2
 
 
-def _weighed(base: Floats, difference: Floats, fold: Ints, total: float) -> Floats:
-    """Adds the part of a difference of expectation zero that makes the variance least, a part for each request.
+def _place(place: Ints) -> list[Floats]:
+    """(u, n) each: whether a request stands first or last, and its squared distance from the middle, less the mean."""
+    n = place.shape[1]
+    at_the_end = ((place == 0) | (place == n - 1)) - 2 / n
+    middle = (place - (n - 1) / 2) / n
+    return [at_the_end, middle**2 - (n * n - 1) / (12 * n * n)]
 
-    What the sum then misses of the total has expectation zero as well; each request takes of it in proportion to its
-    variance.
+
+def _weighed(base: Floats, aside: Floats, here: Masks, total: float) -> Floats:
+    """(here, n) Takes from ``base`` (u, n) what makes its variance least of ``aside`` (u, n, q), of expectation zero.
+
+    The coefficients, for each request its own, are those of the pairs that are not ``here``. What the sum then misses
+    of the total has expectation zero as well; each request takes of it in proportion to its variance.
     """
-    result = np.empty_like(base)
-    for f in range(fold.max() + 1):
-        here, others = fold == f, fold != f
-        wide = difference[others] - difference[others].mean(axis=0)
-        mine = base[others] - base[others].mean(axis=0)
-        square = (wide**2).sum(axis=0)
-        part = np.divide(-(wide * mine).sum(axis=0), square, out=np.zeros_like(square), where=square > 0)
-        part = np.clip(part, 0, 1)
-        spread = ((mine + part * wide) ** 2).sum(axis=0)
-        spread = spread / spread.sum() if spread.sum() > 0 else np.full(part.size, 1 / part.size)
-        drawn = base[here] + part * difference[here]
-        result[here] = drawn + (total - drawn.sum(axis=1, keepdims=True)) * spread
-    return result
+    wide = aside[~here] - aside[~here].mean(axis=0)
+    mine = base[~here] - base[~here].mean(axis=0)
+    gram = np.einsum("uiq,uir->iqr", wide, wide)
+    side = np.einsum("uiq,ui->iq", wide, mine)
+    scale = np.sqrt(np.einsum("iqq->iq", gram))
+    scale[scale == 0] = np.inf
+    gram = gram / scale[:, :, None] / scale[:, None, :] + 1e-9 * np.eye(aside.shape[2])
+    slope = np.linalg.solve(gram, (side / scale)[:, :, None])[:, :, 0] / scale
+    spread = ((mine - np.einsum("uiq,iq->ui", wide, slope)) ** 2).sum(axis=0)
+    spread = spread / spread.sum() if spread.sum() > 0 else np.full(spread.size, 1 / spread.size)
+    drawn: Floats = base[here] - np.einsum("uiq,iq->ui", aside[here], slope)
+    drawn += (total - drawn.sum(axis=1, keepdims=True)) * spread
+    return drawn
