@@ -159,7 +159,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         headline=rule.headline.format(**words),
         reasons=_reasons(facts, rule, found),
         would_change=tuple(text.format(**words) for text in rule.would_change),
-        stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + stop_if(evidence),
+        stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + stop_if(evidence, not targeted),
         next_step=rule.next_step.format(**words),
     )
 

@@ -6,8 +6,9 @@ from readout.evidence import Evidence
 from readout.memo import numbers
 
 
-def stop_if(evidence: Evidence) -> tuple[str, ...]:
-    """The conditions in words, each once."""
+def stop_if(evidence: Evidence, everybody: bool = True) -> tuple[str, ...]:
+    """The conditions in words, each once; ``everybody``: all traffic is treated, not segments with conditions of their
+    own."""
     found = []
     for trigger in evidence.spec.rollback:
         where = f" where {trigger.where}" if trigger.where is not None else ""
@@ -17,12 +18,12 @@ def stop_if(evidence: Evidence) -> tuple[str, ...]:
             what = trigger.metric if trigger.metric is not None else f"the share with {trigger.expr}"
             found.append(f"{what}{where} rises above {trigger.above:g} in treated rows")
     for metric in evidence.spec.metrics.values():
-        if metric.role == "guardrail":
+        if metric.role == "guardrail" and everybody:
             direction = "rises" if metric.better == "lower" else "falls"
             by = f"by more than {metric.margin.text}" if metric.margin is not None else "beyond chance"
             found.append(f"{metric.name} {direction} {by}")
     economics = evidence.spec.economics
-    if economics is not None:
+    if economics is not None and everybody:
         bar = 0.0 if economics.bar is None else economics.bar.net_usd_per_1k_requests
         found.append(f"net value falls below {bar:g} USD per 1,000 requests against control")
     if (capacity := evidence.spec.capacity) is not None:
