@@ -52,7 +52,8 @@ def simulate(
         str,
         typer.Argument(
             metavar="WORLD",
-            help="router_switchback, router_rct, router_rollout, router_cache, routed_users or routed_users_unlogged.",
+            help="router_switchback, router_rct, router_rollout, router_cache, routed_users, routed_users_unlogged "
+            "or router_explored.",
         ),
     ],
     out: Annotated[

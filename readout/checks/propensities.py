@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from estimators import holm
 from estimators.inference import two_sided_p
@@ -26,20 +27,23 @@ NAME = "propensity_calibration"
 APART = 0.05
 # Rows of an action in a part of the states below which its mean says nothing.
 FEWEST = 30
+EXACT = 1e-9
 LEVEL = 0.01
 NAMED = 3
+SELDOM = ", or it had no chance in some of these states"
 # Rows without a valid probability that are no accident.
 INVALID = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An action's mean of ``1{A = a} / p`` in a part of the states, which is 1 where the probabilities are right.
+    """An action's mean of ``1{A = a} / p`` in a part of the states, which is the share of requests on which it had a
+    chance: never above 1 where the probabilities are right.
 
     Attributes:
         where: The part in words; empty: all.
         action: Label.
-        rows: Requests in the part.
+        rows: Requests in the part, but for those on which another action was certain.
         tries: On which the action ran.
         mean, std_error, p_value: Of the mean, against 1.
     """
@@ -56,7 +60,7 @@ class Held:
 def propensity_calibration(evidence: Evidence) -> Check:
     """Logged probabilities against how often actions ran, for every action, over all states and in parts of them.
 
-    Unit by unit: a group of units counts once, so that units whose requests share one draw are no false alarm.
+    By groups of units, so that units whose requests share one draw are no false alarm.
     """
     sample = evidence.sample
     assert isinstance(sample, OffPolicy)
@@ -79,7 +83,10 @@ def propensity_calibration(evidence: Evidence) -> Check:
         return Check(NAME, "identification", "skip", message)
     adjusted = holm([one.p_value for one in found])
     beyond = [(one, float(p)) for one, p in zip(found, adjusted, strict=True) if p < LEVEL]
-    wrong = sorted((one for one, _ in beyond if abs(one.mean - 1.0) > limit), key=lambda one: -_weight(one))
+    # Of two actions the chance of either is known on every request; of more, one that ran too seldom may have had none.
+    two = len(sample.target.actions) == 2
+    apart = [one for one, _ in beyond if (abs(one.mean - 1.0) if two else one.mean - 1.0) > limit]
+    wrong = sorted(apart, key=lambda one: -_weight(one))
     worst = max(found, key=lambda one: abs(one.mean - 1.0) if one.p_value < LEVEL else 0.0)
     details = {
         NAME: [_row(one, float(p)) for one, p in zip(found, adjusted, strict=True) if not one.where or p < LEVEL]
@@ -92,7 +99,7 @@ def propensity_calibration(evidence: Evidence) -> Check:
         text = f"the logged probabilities are not those of the policy that drew: {message}{more}"
         return Check(NAME, "identification", "fail", text, *numbers, "instrument", details, _short(wrong[0]))
     if beyond or lost:
-        parts = [_said(one) for one, _ in beyond[:NAMED]]
+        parts = [_said(one) + (SELDOM if one.mean < 1.0 and not two else "") for one, _ in beyond[:NAMED]]
         parts += [f"{lost:,} requests without a probability in (0, 1] are left out"] if lost else []
         return Check(NAME, "identification", "warn", "; ".join(parts), *numbers, None, details)
     message = (
@@ -114,26 +121,32 @@ def _tests(sample: OffPolicy, frame: pl.DataFrame) -> Iterator[Held]:
 
 
 def _within(sample: OffPolicy, frame: pl.DataFrame, where: str) -> Iterator[Held]:
-    total = np.zeros(GROUPS)
-    np.add.at(total, frame[GROUP].to_numpy().astype(np.intp), frame["n"].to_numpy())
-    seen = total > 0.0
-    n, groups = float(total.sum()), int(seen.sum())
-    if groups < 2:
-        return
+    """Every action in a part of the states, on the requests where another action was not certain."""
+    rows, certain = _by_group(frame, "n"), _by_group(frame, "certain")
     for code, action in listed(sample.target):
         mine = frame.filter(pl.col(ACTION) == code)
         if (tries := float(mine["n"].sum())) < FEWEST:
             continue
-        inverse = np.zeros(GROUPS)
-        np.add.at(inverse, mine[GROUP].to_numpy().astype(np.intp), mine["inverse"].to_numpy())
+        open_to = rows - (certain - _by_group(mine, "certain"))
+        seen = open_to > 0.0
+        n, groups = float(open_to.sum()), int(seen.sum())
+        if groups < 2:
+            continue
+        inverse = _by_group(mine, "inverse")
         mean = float(inverse.sum()) / n
-        rest = (inverse - mean * total)[seen]
+        rest = (inverse - mean * open_to)[seen]
         error = math.sqrt(groups / (groups - 1.0) * float(rest @ rest)) / n
         if not error > 0.0:
-            p = 1.0 if abs(mean - 1.0) < 1e-9 else 0.0
+            p = 1.0 if abs(mean - 1.0) < EXACT else 0.0
         else:
             p = two_sided_p((mean - 1.0) / error, groups - 1.0)
         yield Held(where, action, n, tries, mean, error, p)
+
+
+def _by_group(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
+    total = np.zeros(GROUPS)
+    np.add.at(total, frame[GROUP].to_numpy().astype(np.intp), frame[name].to_numpy())
+    return total
 
 
 def _said(one: Held) -> str:

@@ -56,6 +56,9 @@ def rollback_trigger(evidence: Evidence) -> Check:
     triggers = evidence.spec.rollback
     if not triggers:
         return Check("rollback_trigger", "rollback", "skip", "the spec states no rollback trigger")
+    if evidence.spec.design.kind == "ope":
+        message = "nothing has run under the target policy, so no trigger could fire; they stand ready for the ramp"
+        return Check("rollback_trigger", "rollback", "skip", message)
     said: dict[str, list[str]] = {"fired": [], "quiet": [], "unseen": []}
     value: float | None = None
     limit: float | None = None

@@ -46,14 +46,15 @@ def support(evidence: Evidence) -> Check:
             details={NAME: rows, "exploration": _plan(evidence, sample, lines, found.mass)}, short=short,
         )  # fmt: skip
     details = {NAME: rows} if rows else {}
-    if found.thin or found.share:
-        worst = sum(one.mass for one in found.thin)
+    worst = sum(one.mass for one in found.thin)
+    if max(found.share, share(worst, found.mass)) > 0.5 * limit:
         message = (
             f"{percent(found.share)} of the target's requests stand where its action was never tried, and "
             f"{percent(share(worst, found.mass))} where it was tried fewer than {FEW} times{told}"
         )
         return Check(NAME, "identification", "warn", message, value=found.share, threshold=limit, details=details)
-    message = f"every action that the target takes was tried wherever it takes it{told}"
+    beyond = f" but for {percent(found.share)} of its requests" if found.share else ""
+    message = f"every action that the target takes was tried wherever it takes it{beyond}{told}"
     return Check(NAME, "identification", "pass", message, value=found.share, threshold=limit)
 
 

@@ -33,6 +33,7 @@ class Tried:
         mass: Requests on which it takes it (expected, where it is a matter of chance).
         tries: Requests among those on which it was logged.
         shut: Part of the mass on which the log says that it had no chance: another action was certain.
+        left: Chance that the logged probabilities leave to it on requests where another action ran; None: not logged.
     """
 
     parts: Part
@@ -40,13 +41,17 @@ class Tried:
     mass: float
     tries: float
     shut: float
+    left: float | None = None
 
 
 def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: bool) -> list[Table]:
     """By cell: what the target does, and what was logged with what chance."""
     keys = cells.keys(logs)
     number = pl.col("@propensity").cast(pl.Float64).fill_nan(None)
-    sums = {"inverse": pl.when(proper(number)).then(1.0 / number)} if propensity else {}
+    sums: dict[str, pl.Expr] = {}
+    if propensity:
+        sums["inverse"] = pl.when(proper(number)).then(1.0 / number)
+        sums["certain"] = (number >= CERTAIN).fill_null(False).cast(pl.Int8)
     logged = Table(LOGGED, {**keys, GROUP: _group(logs), ACTION: target.executed}, where=rows, sums=sums)
     if not target.whole:
         return [logged]
@@ -56,7 +61,10 @@ def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: 
         same = target.executed == target.chosen
         shut = (certain & ~same).cast(pl.Int8) if propensity else (pl.col("@executed").is_null()).cast(pl.Int8)
         by_action = {**keys, ACTION: target.chosen}
-        return [logged, Table(TARGETS, by_action, where=rows, sums={"tries": same.cast(pl.Int8), "shut": shut})]
+        asked = {"tries": same.cast(pl.Int8), "shut": shut}
+        if propensity:
+            asked["left"] = pl.when(~same & proper(number)).then(1.0 - number).otherwise(0.0)
+        return [logged, Table(TARGETS, by_action, where=rows, sums=asked)]
     found: dict[str, pl.Expr] = {}
     for code, chance in enumerate(target.chances):
         if not chance.meta.root_names():
@@ -65,6 +73,7 @@ def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: 
         found |= {f"mass {code}": chance, f"tries {code}": (same & (chance > 0.0)).cast(pl.Int8)}
         if propensity:
             found[f"shut {code}"] = pl.when(certain & ~same).then(chance).otherwise(0.0)
+            found[f"left {code}"] = pl.when(~same & proper(number)).then(chance * (1.0 - number)).otherwise(0.0)
     return [logged, Table(TARGETS, keys, where=rows, sums=found)]
 
 
@@ -89,12 +98,13 @@ def tried(cells: Cells, target: Target, found: Mapping[str, pl.DataFrame]) -> li
             action = row[ACTION]
             # A policy that drew another action here might have drawn the one that was logged.
             tries = float(row["tries"]) if target.certain else logged.get((parts, action), 0.0)
-            rows.append(Tried(parts, action, float(row["n"]), tries, float(row["shut"])))
+            rows.append(Tried(parts, action, float(row["n"]), tries, float(row["shut"]), row.get("left")))
             continue
         for code in range(len(target.actions)):
             if (mass := float(row.get(f"mass {code}") or 0.0)) > 0.0:
                 shut = float(row.get(f"shut {code}") or 0.0)
-                rows.append(Tried(parts, code, mass, float(row[f"tries {code}"]), shut))
+                tries = float(row[f"tries {code}"])
+                rows.append(Tried(parts, code, mass, tries, shut, row.get(f"left {code}")))
     return rows
 
 

@@ -42,8 +42,8 @@ class Support:
 def judged(cells: Sequence[Tried]) -> Support:
     """Support over cells.
 
-    A cell without a try is held against how often the action is tried elsewhere: with nine tries or more to be
-    expected, that none came is not chance. Smaller cells are judged together: what is beyond the mass that chance
+    A cell without a try is held against how often the action is tried elsewhere, or what the logged probabilities leave
+    to it where that is less: with nine tries or more to be expected, that none came is not chance. Smaller cells are judged together: what is beyond the mass that chance
     leaves untried, and three of its standard deviations.
     """
     rates: dict[int, tuple[float, float]] = {}
@@ -56,6 +56,8 @@ def judged(cells: Sequence[Tried]) -> Support:
     for one in cells:
         tries, mass = rates.get(one.action, (0.0, 0.0))
         due = one.mass * tries / mass if mass else 0.0
+        if one.left is not None and one.left > 0.0:
+            due = min(due, one.left)
         if due < SURE and due > 0.0 and one.shut < one.mass:
             chance = math.exp(-due)
             expected += one.mass * chance

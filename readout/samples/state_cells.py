@@ -11,7 +11,6 @@ import polars as pl
 
 from readout.logs import Logs
 from readout.logs.values import label
-from readout.memo.numbers import number
 from readout.reduce import pilot
 from readout.samples.design_matrix import TEXT
 from readout.text import visible
@@ -64,8 +63,8 @@ class Axis:
             return f"{name} missing"
         if not self.cuts:
             return f"{name} = {visible(self.levels[first], 40)}" if first < len(self.levels) else f"{name} = {REST}"
-        low = number(self.cuts[first - 1], 6) if first > 0 else ""
-        high = number(self.cuts[last], 6) if last < len(self.cuts) else ""
+        low = f"{self.cuts[first - 1]:.6g}" if first > 0 else ""
+        high = f"{self.cuts[last]:.6g}" if last < len(self.cuts) else ""
         if low and high:
             return f"{low} ≤ {name} < {high}"
         return f"{name} ≥ {low}" if low else f"{name} < {high}"

@@ -10,6 +10,7 @@ __all__ = ["WORLD_NAMES", "simulate"]
 
 WORLD_NAMES = (
     "router_switchback", "router_rct", "router_rollout", "router_cache", "routed_users", "routed_users_unlogged",
+    "router_explored",
 )  # fmt: skip
 ENERGY_MODEL = "h100_dense_70b"
 
@@ -29,7 +30,8 @@ def simulate(
     The same requests, with the same tokens and the same chance draws, meet policy *current* everywhere, policy
     *premium* everywhere, and the world's experiment between them; the log is the experiment's, the truth is the
     difference of the other two. In the worlds ``routed_users`` nothing is assigned: the truth is the effect of the
-    action on each request, in the state that it met.
+    action on each request, in the state that it met. In ``router_explored`` the router draws its action and logs with
+    what chance; the truth is what policies are worth on the requests, each in the state that it met.
 
     Args:
         world: One of :data:`WORLD_NAMES`.

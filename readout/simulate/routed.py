@@ -37,6 +37,8 @@ class RoutedParams:
         warm_s, warm_share: A session's prefix stays in the region's cache so long, and saves this part of the prompt.
         tier_logit: Log odds of the premium pool with nobody waiting, by tier.
         per_waiting: Added to the log odds by every request that waits.
+        explore: Share of requests on which either pool is as likely; on the others tiers above the lowest go to the
+            premium pool while fewer than ``short`` wait. None: the log odds decide.
     """
 
     slots: tuple[int, int]
@@ -49,6 +51,8 @@ class RoutedParams:
     warm_share: float
     tier_logit: tuple[float, float, float]
     per_waiting: float
+    explore: float | None = None
+    short: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Routed:
     slot_s: Floats
 
 
-def params_for(trace: Trace, load: float) -> RoutedParams:
+def params_for(trace: Trace, load: float, explore: float | None = None) -> RoutedParams:
     """Pools fit for a trace: at their decode step a wave of mean density brings ``load`` times what they can serve."""
     slots, pace = (2, 2), (1.0, 0.85)
     steps = float((_CHUNK_STEPS * np.ceil(trace.prompt / _CHUNK) + trace.output).mean())
@@ -95,6 +99,7 @@ def params_for(trace: Trace, load: float) -> RoutedParams:
         warm_share=0.5,
         tier_logit=(0.3, 0.7, 1.1),
         per_waiting=-0.25,
+        explore=explore,
     )
 
 
@@ -119,7 +124,11 @@ def route(workload: Workload, params: RoutedParams, *, seed: int) -> Routed:
             t = float(workload.t_s[row])
             waiting = [pool.waiting(t) for pool in pools]
             queue = sum(waiting)
-            p = 1.0 / (1.0 + np.exp(-(logit[row] + params.per_waiting * queue)))
+            if params.explore is None:
+                p = 1.0 / (1.0 + np.exp(-(logit[row] + params.per_waiting * queue)))
+            else:
+                rule = workload.tier[row] > 0 and queue < params.short
+                p = 0.5 * params.explore + (1.0 - params.explore) * float(rule)
             action = PREMIUM if coin[row] < p else STANDARD
             out.action[row], out.propensity[row], out.queue_depth[row] = action, p, queue
             out.active[row] = sum(pool.active(t) for pool in pools)

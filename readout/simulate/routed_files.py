@@ -25,7 +25,7 @@ def routed(
 ) -> tuple[Workload, Routed, RoutedParams]:
     """Draw the workload and run the router over it."""
     workload = draw_workload(trace, requests=requests, days=days, regions=world.regions, seed=seed)
-    params = params_for(trace, world.load)
+    params = params_for(trace, world.load, world.explore)
     return workload, route(workload, params, seed=seed), params
 
 
@@ -92,6 +92,7 @@ def log_of(world: World, workload: Workload, found: Routed, values: Mapping[str,
         return pl.Series(codes).replace_strict(dict(enumerate(names)), return_dtype=pl.String)
 
     state = {"queue_depth": found.queue_depth, "active_requests": found.active, "cache_warm": found.warm}
+    chance = np.where(found.action == 1, found.propensity, 1.0 - found.propensity)
     return pl.DataFrame(
         {
             "decision_ts": instants(workload.t_s),
@@ -101,6 +102,7 @@ def log_of(world: World, workload: Workload, found: Routed, values: Mapping[str,
             "session_id": numbered("s", workload.session),
             "intended_action": named(found.action, POOLS),
             "executed_action": named(found.action, POOLS),
+            **({"propensity": chance} if world.explore is not None else {}),
             "timed_out": met["timed_out"] > 0,
             **(state if world.state_logged else {}),
             "tier": named(workload.tier, TIERS),

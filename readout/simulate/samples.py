@@ -7,7 +7,7 @@ from pathlib import Path
 
 from readout.simulate import simulate
 
-SEEDS = {"router_switchback": 7, "router_rct": 2, "router_rollout": 7}
+SEEDS = {"router_switchback": 7, "router_rct": 2, "router_rollout": 7, "router_explored": 7}
 REQUESTS = 24_000
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from readout.errors import Problem, SpecError
-from readout.simulate import ENERGY_MODEL, experiment, routed_files
+from readout.simulate import ENERGY_MODEL, experiment, explored, routed_files
 from readout.simulate.arrivals import CrowdedError, Floats, Ints, Trace, Workload, draw_workload, synthetic_trace
 from readout.simulate.experiment import Assignment
 from readout.simulate.spec import spec_text
@@ -146,6 +146,12 @@ def _routed(world: World, base: Trace, *, seed: int, days: float, requests: int,
     """A live router; the truth is the effect of its action on each request."""
     workload, found, params = routed_files.routed(world, base, days=days, requests=requests, seed=seed)
     values = routed_files.outcomes(found, params)
+    if world.explore is not None:
+        return _Made(
+            routed_files.log_of(world, workload, found, values),
+            explored.truth(workload, found, values, params),
+            explored.spec_of(world, log=log, truth=truth, days=days),
+        )
     return _Made(
         routed_files.log_of(world, workload, found, values),
         routed_files.truth(found, values, params),

@@ -26,6 +26,8 @@ class World:
         load: What a wave of mean density brings the standard fleet, as a share of what it can serve.
         store: The regions' prefix store; None: there is none, and queues alone carry over.
         state_logged: Whether the log holds the live state that a live router looks at.
+        explore: Share of requests on which a live router draws its action from all alike, and otherwise goes by a rule;
+            None: its odds change with tier and queue.
     """
 
     name: str
@@ -38,6 +40,7 @@ class World:
     load: float = 1.8
     store: PrefixStore | None = None
     state_logged: bool = True
+    explore: float | None = None
 
 
 def _routed(name: str, *, state_logged: bool) -> World:
@@ -62,6 +65,9 @@ WORLDS = {
     ),
     "routed_users": _routed("routed_users", state_logged=True),
     "routed_users_unlogged": _routed("routed_users_unlogged", state_logged=False),
+    "router_explored": World(
+        "router_explored", experiment.ROUTED, regions=4, days=7.0, requests=20_000, load=2.2, explore=0.2
+    ),
 }
 
 # Decode step of a dense 70B model on four H100, as in the energy model h100_dense_70b. The prefill of a chunk is
