@@ -39,7 +39,7 @@ def statements(cells: Cells, found: Sequence[Tried], everything: Iterable[Tried]
     lines: list[Statement] = []
     for action in sorted({one.action for one in found}):
         mine = {one.parts: one for one in found if one.action == action}
-        others = {one.parts for one in known if one.action == action} - set(mine)
+        others = {one.parts for one in known} - set(mine)
         fixed = _covers(len(cells.axes), mine, others)
         lines += _worded(cells, action, fixed)
     return sorted(lines, key=lambda line: (-line.mass, line.where))

@@ -12,7 +12,7 @@ import polars as pl
 from estimators.action_model import action_probabilities
 from estimators.ips import logged
 from estimators.modelled_rewards import modelled_rewards
-from estimators.reward_model import LinearRewards, fold_of
+from estimators.reward_model import fold_of
 from readout.samples.design_matrix import design_matrix
 from readout.samples.held import Held, hold
 from readout.samples.policy_rows import (
@@ -28,7 +28,7 @@ from readout.samples.policy_rows import (
     places,
     rewards_of,
 )  # fmt: skip
-from readout.samples.policy_scores import Predicted, Scored, add_chunk, empty
+from readout.samples.policy_scores import Predicted, Scored, add_chunk, empty, fitted
 from readout.samples.policy_sums import Codes, Vector
 from readout.spec.model import Spec
 
@@ -109,14 +109,8 @@ def _predicted(rows: Rows, how: How, chunk: Chunk, outcome: str) -> Predicted:
     assert chunk.x is not None
     assert chunk.fold is not None
     assert chunk.policy is not None
-    own = how.method == "direct_method"
     if outcome == "linear":
-        width = chunk.rewards.shape[1]
-        models = LinearRewards(
-            rows.target.actions, folds=how.folds, rewards=width, penalty="light" if own else "cross_validated"
-        )
-        models.add(chunk.x, chunk.action, chunk.fold, chunk.rewards, chunk.policy if own else None)
-        return Predicted.of(models.fit(), rows, how, chunk)
+        return Predicted.of(fitted(rows, how, [chunk]), rows, how, chunk)
     direct: Matrix = np.zeros(chunk.rewards.shape)
     taken: Matrix = np.full(chunk.rewards.shape, np.nan)
     for num, den in places(rows.terms).values():

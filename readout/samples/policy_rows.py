@@ -53,6 +53,16 @@ class How:
         return self.method in ("doubly_robust", "direct_method")
 
     @property
+    def cut(self) -> bool:
+        """Whether residuals of the models are given less than their weight, so that the models' own error counts."""
+        return self.method == "doubly_robust" and (self.clip is not None or self.switch is not None)
+
+    @property
+    def own_error(self) -> bool:
+        """Whether the error of linear models is a part of the value's."""
+        return self.method == "direct_method" or self.cut
+
+    @property
     def weighs(self) -> bool:
         """Whether it leans on weights."""
         return self.method != "direct_method"

@@ -7,7 +7,7 @@ the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -68,10 +68,10 @@ def score(rows: Rows, how: How) -> Scored:
         EstimationError: The reward models cannot be fitted, or do not know an action that the target takes.
         LogError: The files cannot be read to the end.
     """
-    fitted = _fit(rows, how) if how.models else None
+    models = _fit(rows, how) if how.models else None
     scored = empty(rows, how)
     for chunk in read(rows, how):
-        add_chunk(scored, rows, how, chunk, None if fitted is None else Predicted.of(fitted, rows, how, chunk))
+        add_chunk(scored, rows, how, chunk, None if models is None else Predicted.of(models, rows, how, chunk))
     return scored
 
 
@@ -106,7 +106,7 @@ class Predicted:
         assert chunk.x is not None
         assert chunk.fold is not None
         assert chunk.policy is not None
-        own = chunk.rewards if how.method == "direct_method" else None
+        own = chunk.rewards if how.own_error else None
         found = fitted.scores(chunk.x, chunk.action, chunk.fold, chunk.policy, own)
         width = 1 if rows.terms[0].den is None else 2
         first = replace(fitted, coef=fitted.coef[..., :width], rows=fitted.rows[..., :width], through=None)
@@ -154,13 +154,19 @@ def penalty_of(how: How) -> Penalty:
 
 
 def _fit(rows: Rows, how: How) -> FittedRewards:
+    return fitted(rows, how, read(rows, how))
+
+
+def fitted(rows: Rows, how: How, chunks: Iterable[Chunk]) -> FittedRewards:
+    """Linear models of every reward by action, from chunks of rows."""
     width = sum(1 if term.den is None else 2 for term in rows.terms)
-    own = how.method == "direct_method"
     models = LinearRewards(rows.target.actions, folds=how.folds, rewards=width, penalty=penalty_of(how))
-    for chunk in read(rows, how):
+    for chunk in chunks:
         assert chunk.x is not None
         assert chunk.fold is not None
-        models.add(chunk.x, chunk.action, chunk.fold, chunk.rewards, chunk.policy if own else None)
+        w = kept_weights(chunk.weight, how.clip, how.switch) if how.cut else None
+        policy = chunk.policy if how.own_error else None
+        models.add(chunk.x, chunk.action, chunk.fold, chunk.rewards, policy, w)
     return models.fit()
 
 

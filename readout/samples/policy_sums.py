@@ -151,7 +151,7 @@ class Side:
         if self.by_unit is None:
             return self.spread.read(alpha)
         num, den = self.by_unit.get("num"), self.by_unit.get("den")
-        some = den != 0.0
+        some = self.by_unit.get("rows") > 0.0
         found = value_of(num[some], den[some], alpha=alpha)
         return found.value, found.std_error, found.ci_low, found.ci_high
 
@@ -175,7 +175,7 @@ def unit_sums(
     w = of.get(f"{shared}w") if weighs else None
     below = of.get(f"{name}|td") if ratio else w if method == "snips" else rows
     assert below is not None
-    fitted = method == "direct_method"
+    fitted = f"{name}|fn" in of.sums
     return UnitSums(
         rows=rows,
         logged_num=of.get(f"{name}|ln"),

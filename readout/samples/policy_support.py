@@ -43,8 +43,8 @@ def judged(cells: Sequence[Tried]) -> Support:
     """Support over cells.
 
     A cell without a try is held against how often the action is tried elsewhere, or what the logged probabilities leave
-    to it where that is less: with nine tries or more to be expected, that none came is not chance. Smaller cells are judged together: what is beyond the mass that chance
-    leaves untried, and three of its standard deviations.
+    to it where that is less: with nine tries or more to be expected, that none came is not chance. Smaller cells are
+    judged together: what is beyond the mass that chance leaves untried, and three of its standard deviations.
     """
     rates: dict[int, tuple[float, float]] = {}
     for one in cells:

@@ -16,7 +16,7 @@ from readout.samples.design_matrix import TEXT
 from readout.text import visible
 
 MOST_CELLS = 200
-QUANTILES = (0.5, 0.8, 0.95)
+QUANTILES = (0.5, 0.75, 0.9, 0.97)
 FEW_LEVELS = 5
 REST = "another level"
 

@@ -1,4 +1,4 @@
-"""A live router that explores, as files: what policies are worth on its requests, and a spec of one that has not run."""
+"""A live router that explores, as files: what policies are worth on its requests, and the spec of a new one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ _NAMES = {"ttft": "ttft_ms", "error_rate": "error", "latency": "latency_ms", "co
 LONG = 6
 
 
-def truth(
-    workload: Workload, found: Routed, values: Mapping[str, Floats], params: RoutedParams
-) -> dict[str, object]:
+def truth(workload: Workload, found: Routed, values: Mapping[str, Floats], params: RoutedParams) -> dict[str, object]:
     """What each policy is worth on these requests, each in the state that it met: the logging policy in the mean over
     its draws, the target of the spec, and those that always use one pool."""
     target = ((workload.tier > 0) | (found.queue_depth >= LONG)).astype(float)

@@ -57,13 +57,6 @@ LATER: tuple[Later, ...] = (
         WITHOUT_RULES,
     ),
     Later(
-        "decision.frame",
-        lambda frame: frame == "target",
-        "the frame {value} in this design",
-        "a rule is valued as a whole (frame: rule); segments are read one at a time, with logs.where",
-        ("ope",),
-    ),
-    Later(
         "decision.looks",
         lambda looks: looks == "sequential",
         "sequential looks in this design",
