@@ -44,7 +44,7 @@ from readout.spec.problems import KeyPath
 from readout.terms import Term, eligible_only
 from readout.text import visible
 
-UNITS, PRESENT, HEAVIEST, FOLDS = "policy units", "policy values", "policy weights", "policy folds"
+UNITS, FOLDS, HEAVIEST = "policy units", "policy folds", "largest weight"
 FOLD_AT: KeyPath = ("estimator", "folds", "column")
 MODEL = "@model "
 # An effect is seen with a power of 80 % at 5 % where it is so many standard errors.
@@ -125,17 +125,18 @@ class OffPolicy:
         schema = self._logs.source.schema
         numbers = {MODEL + name: pl.col(name) for name in self.columns if schema[name].is_float()}
         seen = {f"seen {t.name}": _seen(t).cast(pl.Int8) for t in self._terms}
+        heaviest = {}
+        if self.propensity:
+            weight = self.target.chance / pl.col("@propensity").cast(pl.Float64)
+            heaviest[HEAVIEST] = weight.fill_nan(None)
         found = [
             finite_table(terms, numbers),
             targets.table(self.target, self._logs, self._spec, self.rows),
-            Table(PRESENT, {}, where=self.rows, sums=seen),
+            Table(targets.TABLE, {}, where=self.rows, sums=seen, maxima=heaviest),
         ]
         found += policy_cells.tables(self._logs, self.cells, self.target, self.rows, self.propensity)
         if self._logs.has("unit"):
             found.append(Table(UNITS, {"unit": pl.col("@unit")}, where=self.rows))
-        if self.propensity:
-            weight = self.target.chance / pl.col("@propensity").cast(pl.Float64)
-            found.append(Table(HEAVIEST, {}, where=self.rows, maxima={"weight": weight.fill_nan(None)}))
         if self.models:
             found += encodings.tables(self._logs, self.columns, self.rows)
         return [*found, *(self._fold_tables() if self.models or self.estimated else ())]
@@ -146,12 +147,12 @@ class OffPolicy:
     def load(self, tables: Mapping[str, pl.DataFrame]) -> Mapping[str, int]:
         self._tables = tables
         targets.require(self.target, self._spec, tables[targets.TABLE])
-        present = tables[PRESENT].row(0, named=True)
+        present = tables[targets.TABLE].row(0, named=True)
         self.n_rows = int(present["n"])
         units = tables.get(UNITS)
         self.n_units = self.n_rows if units is None else len(units)
         coded = None if units is None else units.with_row_index("code").select("unit", "code")
-        most = float(tables[HEAVIEST]["weight"].item() or 0.0) if HEAVIEST in tables else 0.0
+        most = float(present.get(HEAVIEST) or 0.0)
         self._rows = Rows(
             logs=self._logs,
             rows=self.rows,

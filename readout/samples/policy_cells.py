@@ -14,7 +14,7 @@ from readout.samples.state_cells import Cells, parts_of
 from readout.samples.target import OTHER, Target
 
 TARGETS, LOGGED = "what the target does by cell", "what was logged by cell"
-GROUP, ACTION = "group", "action"
+GROUP, ACTION, CHOSEN = "group", "action", "chosen"
 # Units are dealt to so many groups, whose spread tells how sure a mean of inverse propensities is.
 GROUPS = 32
 # A logged action with this probability leaves none to the others.
@@ -51,20 +51,14 @@ def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: 
     sums: dict[str, pl.Expr] = {}
     if propensity:
         sums["inverse"] = pl.when(proper(number)).then(1.0 / number)
+        sums["left"] = pl.when(proper(number)).then(1.0 - number)
         sums["certain"] = (number >= CERTAIN).fill_null(False).cast(pl.Int8)
-    logged = Table(LOGGED, {**keys, GROUP: _group(logs), ACTION: target.executed}, where=rows, sums=sums)
-    if not target.whole:
-        return [logged]
-    certain = (number >= CERTAIN).fill_null(False) if propensity else pl.lit(False)
+    chosen = {CHOSEN: target.chosen} if target.chosen is not None and target.chosen.meta.root_names() else {}
+    by = {**keys, GROUP: _group(logs), ACTION: target.executed, **chosen}
+    logged = Table(LOGGED, by, where=rows, sums=sums)
     if target.chances is None:
-        assert target.chosen is not None
-        same = target.executed == target.chosen
-        shut = (certain & ~same).cast(pl.Int8) if propensity else (pl.col("@executed").is_null()).cast(pl.Int8)
-        by_action = {**keys, ACTION: target.chosen}
-        asked = {"tries": same.cast(pl.Int8), "shut": shut}
-        if propensity:
-            asked["left"] = pl.when(~same & proper(number)).then(1.0 - number).otherwise(0.0)
-        return [logged, Table(TARGETS, by_action, where=rows, sums=asked)]
+        return [logged]
+    certain = (number >= CERTAIN).fill_null(False)
     found: dict[str, pl.Expr] = {}
     for code, chance in enumerate(target.chances):
         if not chance.meta.root_names():
@@ -88,23 +82,36 @@ def _group(logs: Logs) -> pl.Expr:
 
 def tried(cells: Cells, target: Target, found: Mapping[str, pl.DataFrame]) -> list[Tried]:
     """What the target asks of every cell; empty where only its probability of the logged action is known."""
-    if TARGETS not in found:
-        return []
+    if target.chances is None:
+        return _chosen(cells, target, found[LOGGED]) if target.chosen is not None else []
     rows: list[Tried] = []
-    logged = _logged(cells, found[LOGGED]) if not target.certain and target.chances is None else {}
     for row in found[TARGETS].iter_rows(named=True):
-        parts = parts_of(cells, row)
-        if target.chances is None:
-            action = row[ACTION]
-            # A policy that drew another action here might have drawn the one that was logged.
-            tries = float(row["tries"]) if target.certain else logged.get((parts, action), 0.0)
-            rows.append(Tried(parts, action, float(row["n"]), tries, float(row["shut"]), row.get("left")))
-            continue
         for code in range(len(target.actions)):
             if (mass := float(row.get(f"mass {code}") or 0.0)) > 0.0:
-                shut = float(row.get(f"shut {code}") or 0.0)
-                tries = float(row[f"tries {code}"])
-                rows.append(Tried(parts, code, mass, tries, shut, row.get(f"left {code}")))
+                shut, tries = float(row.get(f"shut {code}") or 0.0), float(row[f"tries {code}"])
+                rows.append(Tried(parts_of(cells, row), code, mass, tries, shut, row.get(f"left {code}")))
+    return rows
+
+
+def _chosen(cells: Cells, target: Target, frame: pl.DataFrame) -> list[Tried]:
+    """Of a target that takes one action on a row, or drew one."""
+    if CHOSEN not in frame.columns:
+        assert target.chosen is not None
+        only = pl.select(target.chosen).item()
+        frame = frame.with_columns(pl.lit(only, dtype=pl.Int32).alias(CHOSEN))
+    logged = {} if target.certain else _logged(cells, frame)
+    known = "left" in frame.columns
+    same = pl.col(ACTION) == pl.col(CHOSEN)
+    by = [*cells.columns, CHOSEN]
+    missed = [pl.col(name).filter(~same).sum().alias(name) for name in ("certain", "left") if known]
+    sums = frame.group_by(by).agg(pl.col("n").sum(), pl.col("n").filter(same).sum().alias("tries"), *missed).sort(by)
+    rows = []
+    for row in sums.iter_rows(named=True):
+        parts, action = parts_of(cells, row), int(row[CHOSEN])
+        # A policy that drew another action here might have drawn the one that was logged.
+        tries = float(row["tries"]) if target.certain else logged.get((parts, action), 0.0)
+        shut = float(row["certain"]) if known else 0.0
+        rows.append(Tried(parts, action, float(row["n"]), tries, shut, float(row["left"]) if known else None))
     return rows
 
 

@@ -22,6 +22,8 @@ from readout.samples.policy_sums import ByUnit, Side, Vector
 from readout.samples.target import OTHER
 from readout.terms import Term
 
+# Rows of each unit on which the first term has a value.
+SEEN = "@seen"
 # What the bound of the first term's value is made of.
 BOUND = "@bound "
 # Constant policies that are valued beside the target.
@@ -258,17 +260,19 @@ def _add_sides(scored: Scored, rows: Rows, how: How, chunk: Chunk, predicted: Pr
     seen = ~np.isnan(chunk.rewards[:, 0])
     rewards = np.where(seen[:, None], chunk.rewards[:, : len(columns)], 0.0)
     counted = seen.astype(np.float64)
+    scored.sums.add(SEEN, chunk.codes, counted)
     for (kind, cap), side in scored.trade.items():
         clip, switch = (cap if kind == "clip" else None), (cap if kind == "switch" else None)
         w = kept_weights(chunk.weight, clip, switch)
         parts = [target_scores(how, rewards[:, c], w, c, predicted) * counted for c in columns]
-        den = parts[1] if ratio else w * counted if how.method == "snips" else counted
-        side.add(chunk.codes[seen], parts[0][seen], den[seen], w[seen], chunk.weight[seen])
+        den = parts[1] if ratio else w * counted if how.method == "snips" else None
+        side.add(chunk.codes[seen], parts[0][seen], None if den is None else den[seen], w[seen], chunk.weight[seen])
     inverse = kept_weights(chunk.inverse, how.clip, how.switch)
     for code, side in enumerate(scored.constants.values()):
         v = np.where(chunk.action == code, inverse, 0.0)
         parts, den = _constant(rewards, v, code, columns, counted, how, predicted)
-        side.add(chunk.codes[seen], parts[0][seen], (parts[1] if ratio else den)[seen], v[seen], v[seen])
+        below = parts[1] if ratio else den
+        side.add(chunk.codes[seen], parts[0][seen], None if below is None else below[seen], v[seen], v[seen])
 
 
 def _constant(
@@ -279,13 +283,13 @@ def _constant(
     counted: Vector,
     how: How,
     predicted: Predicted | None,
-) -> tuple[list[Vector], Vector]:
+) -> tuple[list[Vector], Vector | None]:
     """Scores of the policy that always takes one action; by weights alone where no model knows every action."""
     if predicted is None or predicted.every is None:
         alone = how.method == "ips" and predicted is None
-        return [v * rewards[:, c] for c in columns], counted if alone else v * counted
+        return [v * rewards[:, c] for c in columns], None if alone else v * counted
     parts = []
     for c in columns:
         rest = v * np.where(v > 0.0, rewards[:, c] - predicted.logged[:, c], 0.0) if how.weighs else 0.0
         parts.append((predicted.every[:, code, c] + rest) * counted)
-    return parts, counted
+    return parts, None

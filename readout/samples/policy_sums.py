@@ -103,7 +103,7 @@ class Side:
     """A policy beside the target (a constant one, or the target under another clip), for one metric.
 
     Attributes:
-        by_unit: Sums ``num``, ``den`` and ``rows`` by unit; None where rows are independent and many.
+        by_unit: Sums ``num``, and ``den`` where that is not the rows, by unit; None: rows are independent and many.
         w, w2: Sums of its weights and of their squares.
         clipped, cut: Rows whose weight was cut, and by how much in all.
     """
@@ -115,26 +115,26 @@ class Side:
     clipped: float = 0.0
     cut: float = 0.0
 
-    def add(self, codes: Codes, num: Vector, den: Vector, w: Vector, given: Vector) -> None:
-        """Adds rows, with their weights as used and as given."""
+    def add(self, codes: Codes, num: Vector, den: Vector | None, w: Vector, given: Vector) -> None:
+        """Adds rows, with their weights as used and as given; ``den`` None: each row counts one."""
         self.w += float(w.sum())
         self.w2 += float(w @ w)
         less = given - w
         self.clipped += float(np.count_nonzero(less > 0.0))
         self.cut += float(less.sum())
         if self.by_unit is None:
-            self.spread.add(num, den)
-        else:
-            self.by_unit.add("num", codes, num)
-            self.by_unit.add("den", codes, den)
-            self.by_unit.add("rows", codes, np.ones(len(num)))
+            self.spread.add(num, np.ones(len(num)) if den is None else den)
+            return
+        for name, values in (("num", num), ("den", den)):
+            if values is not None:
+                some = np.flatnonzero(values)
+                self.by_unit.add(name, codes[some], values[some])
 
-    def sums(self) -> UnitSums:
-        """Its sums by unit, as :func:`estimators.clip_trade.clip_trade` takes them."""
+    def sums(self, rows: Vector) -> UnitSums:
+        """Its sums by unit, as :func:`estimators.clip_trade.clip_trade` takes them; ``rows`` of each unit."""
         assert self.by_unit is not None
-        rows, num, den = (self.by_unit.get(name) for name in ("rows", "num", "den"))
-        none = np.zeros(len(rows))
-        weights = np.full(len(rows), self.w / len(rows))
+        num, den = self.by_unit.get("num"), self.by_unit.sums.get("den", rows)
+        none, weights = np.zeros(len(rows)), np.full(len(rows), self.w / len(rows))
         return UnitSums(rows, none, rows, num, den, weights, None, clipped=self.clipped, cut=self.cut)
 
     @property
@@ -142,16 +142,15 @@ class Side:
         """Effective sample size of its weights."""
         return self.w * self.w / self.w2 if self.w2 > 0.0 else 0.0
 
-    def read(self, alpha: float) -> tuple[float, float, float, float]:
-        """Value, its standard error and its interval.
+    def read(self, alpha: float, rows: Vector) -> tuple[float, float, float, float]:
+        """Value, its standard error and its interval; ``rows`` of each unit.
 
         Raises:
             EstimationError: There is none.
         """
         if self.by_unit is None:
             return self.spread.read(alpha)
-        num, den = self.by_unit.get("num"), self.by_unit.get("den")
-        some = self.by_unit.get("rows") > 0.0
+        num, den, some = self.by_unit.get("num"), self.by_unit.sums.get("den", rows), rows > 0.0
         found = value_of(num[some], den[some], alpha=alpha)
         return found.value, found.std_error, found.ci_low, found.ci_high
 

@@ -12,7 +12,7 @@ from estimators.value_bound import value_bound
 from readout.logs import Logs
 from readout.logs.treated import arms
 from readout.memo.numbers import number, percent
-from readout.samples.policy_scores import BOUND
+from readout.samples.policy_scores import BOUND, SEEN
 from readout.samples.target import OTHER
 from readout.spec.designs import OPE
 from readout.spec.metrics import Metric
@@ -144,7 +144,7 @@ def _constant(sample: OffPolicy, name: str, alpha: float) -> dict[str, Any]:
     row: dict[str, Any] = {"policy": ALWAYS.format(name), "value": None, "std_error": None, "ci_low": None}
     row |= {"ci_high": None, "ess": side.ess if sample.propensity else None, "supported": True, "reason": ""}
     try:
-        value, error, low, high = side.read(alpha)
+        value, error, low, high = side.read(alpha, sample.read().sums.get(SEEN))
     except EstimationError as why:
         return {**row, "supported": False, "reason": str(why)}
     if not sample.supported(sample.target.actions.index(name)):
@@ -189,7 +189,11 @@ def _trade(sample: OffPolicy) -> list[dict[str, Any]]:
     sides = {key: side for key, side in scored.trade.items() if side.by_unit is not None}
     found: list[dict[str, Any]] = []
     for kind in ("clip", "switch"):
-        sums = {None if k == "none" else at: side.sums() for (k, at), side in sides.items() if k in ("none", kind)}
+        sums = {
+            None if k == "none" else at: side.sums(scored.sums.get(SEEN))
+            for (k, at), side in sides.items()
+            if k in ("none", kind)
+        }
         try:
             rows = clip_trade(sums) if len(sums) > 1 else ()
         except EstimationError:
