@@ -4,9 +4,9 @@
 
 Writes a log of ROWS requests (10,000,000) of 100,000 units under ACTIONS actions (10) into a temporary folder, and then
 times, each in a process of its own: a bare Polars scan that sums the columns that ips reads; ips and doubly_robust by
-`readout run`, without figures; the same sums by numpy, the columns in memory; and, beside it, what of `readout run` is
-not the readout of these rows: the same command on 1,000 of them. Peak memory is the kernel's (ru_maxrss). Prints a table
-in Markdown; `docs/off_policy.md` has one.
+`readout run`, without figures; the same sums by numpy, the columns in memory; and the same command on 1,000 requests,
+which is what a readout costs at all. Peak memory is the kernel's (ru_maxrss). Prints a table in Markdown, as it stands
+in docs/off_policy.md.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ def test_the_log_has_the_promised_columns_and_a_spec_that_loads(made: Path, worl
     log = _log(made, world)
     own = ROUTED if world.startswith("routed") else COLUMNS
     own = [name for name in own if name not in LIVE] if world == "routed_users_unlogged" else own
+    own = [*ROUTED[:7], "propensity", *ROUTED[7:]] if world == "router_explored" else own
     assert log.columns == own + (["premium_from", "day"] if world == "router_rollout" else [])
     assert log["decision_ts"].dtype == pl.Datetime("us", "UTC")
     assert log["decision_ts"].is_sorted()
