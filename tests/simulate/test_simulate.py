@@ -150,8 +150,8 @@ def test_divergence_is_small_explained_and_always_towards_the_standard_fleet(mad
     assert log.filter(pl.col("fallback_reason").is_not_null()).height == diverged.height
 
 
+def test_batches_are_bounded_and_carry_one_energy(made: Path) -> None:
     for world in (name for name in WORLD_NAMES if "batch_id" in _log(made, name).columns):
-    for world in (name for name in WORLD_NAMES if name.startswith("router")):
         batches = _log(made, world).drop_nulls("batch_id").group_by("batch_id").agg(
             pl.len(), pl.col("batch_wh", "region").n_unique(), start=pl.col("start_step").min()
         )  # fmt: skip
