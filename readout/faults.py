@@ -21,7 +21,9 @@ from readout.samples.discontinuity import ADJUSTER
 from readout.samples.instrument_columns import places as instrument_places
 from readout.samples.instrument_rows import EXECUTED, FACT, INSTRUMENT, PROPENSITY, fact_place
 from readout.samples.joint_rows import JOINT
-from readout.spec.designs import DiD, Observational
+from readout.samples.off_policy import MODEL
+from readout.samples.policy_columns import places as model_places
+from readout.spec.designs import OPE, DiD, Observational
 from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 from readout.terms import BEFORE, COVARIATE, SEGMENT
@@ -103,6 +105,8 @@ def _place(spec: Spec, name: str) -> KeyPath:
         return ("rollback", int(name.removeprefix("trigger ")))
     if name in (EXECUTED, PROPENSITY):
         return ("logs", "columns", name.removeprefix("@"))
+    if name.startswith(MODEL) and isinstance(spec.design, OPE):
+        return model_places(spec)[name.removeprefix(MODEL)]
     if name.startswith(INSTRUMENT):
         return instrument_places(spec)[name.removeprefix(INSTRUMENT)]
     if name.startswith(FACT):

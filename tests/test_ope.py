@@ -348,3 +348,10 @@ def test_checks_are_quiet_where_what_they_look_for_holds(world: Any) -> None:
         for name in fired:
             fired[name] += check(document, name)["status"] == "fail"
     assert fired == {"support": 0, "propensity_calibration": 0, "weight_concentration": 0}
+
+
+def test_what_is_not_a_number_is_told_where_the_spec_names_it(world: Any) -> None:
+    frame = FRAME.with_columns(depth=pl.when(pl.int_range(pl.len()) == 3).then(float("nan")).otherwise(1.5))
+    outcome = run(world, frame, {"logs.columns": {**DESIGN["logs.columns"], "state": ["queue", "depth"]}})
+    assert outcome.code == 3
+    assert "logs.columns.state.1: holds NaN or infinity" in outcome.err

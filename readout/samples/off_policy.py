@@ -23,7 +23,7 @@ from estimators.weight_diagnostics import WeightDiagnostics, weight_diagnostics_
 from readout.errors import LogError, SpecError
 from readout.logs import Logs
 from readout.logs.treated import rules_of
-from readout.reduce import Table, pilot
+from readout.reduce import Table, collect, pilot
 from readout.samples import encoding as encodings
 from readout.samples import policy_cells
 from readout.samples import policy_words as said
@@ -44,7 +44,7 @@ from readout.spec.problems import KeyPath
 from readout.terms import Term, eligible_only
 from readout.text import visible
 
-UNITS, FOLDS, HEAVIEST = "policy units", "policy folds", "largest weight"
+FOLDS, HEAVIEST = "policy folds", "largest weight"
 FOLD_AT: KeyPath = ("estimator", "folds", "column")
 MODEL = "@model "
 # An effect is seen with a power of 80 % at 5 % where it is so many standard errors.
@@ -135,8 +135,6 @@ class OffPolicy:
             Table(targets.TABLE, {}, where=self.rows, sums=seen, maxima=heaviest),
         ]
         found += policy_cells.tables(self._logs, self.cells, self.target, self.rows, self.propensity)
-        if self._logs.has("unit"):
-            found.append(Table(UNITS, {"unit": pl.col("@unit")}, where=self.rows))
         if self.models:
             found += encodings.tables(self._logs, self.columns, self.rows)
         return [*found, *(self._fold_tables() if self.models or self.estimated else ())]
@@ -149,7 +147,7 @@ class OffPolicy:
         targets.require(self.target, self._spec, tables[targets.TABLE])
         present = tables[targets.TABLE].row(0, named=True)
         self.n_rows = int(present["n"])
-        units = tables.get(UNITS)
+        units = self._unit_names()
         self.n_units = self.n_rows if units is None else len(units)
         coded = None if units is None else units.with_row_index("code").select("unit", "code")
         most = float(present.get(HEAVIEST) or 0.0)
@@ -352,6 +350,16 @@ class OffPolicy:
                 "estimator: snips or ips needs no more than the logged one's"
             )
             raise SpecError([self._spec.source.problem(targets.PROBABILITY, message, hint)])
+
+    def _unit_names(self) -> pl.DataFrame | None:
+        """The units in order of their names; None where every row is one.
+
+        Looked up after the pass and not in it: what is read at once by several queries is held in memory at once.
+        """
+        if not self._logs.has("unit"):
+            return None
+        names = self._logs.frame.filter(self.rows).select(pl.col("@unit").alias("unit")).unique()
+        return collect([names])[0].sort("unit")
 
     def _fold_tables(self) -> list[Table]:
         if (name := self._fold_column) is None:

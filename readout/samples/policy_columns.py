@@ -9,8 +9,8 @@ from readout.spec.model import Spec
 from readout.spec.problems import KeyPath
 
 
-def model_columns(spec: Spec, logs: Logs) -> dict[str, KeyPath]:
-    """Columns of the model of the rewards: state, features, and what the policies look at, as far as it is logged."""
+def places(spec: Spec) -> dict[str, KeyPath]:
+    """State, features and what the policies look at, each where the spec names it first."""
     assert isinstance(spec.design, OPE)
     found: dict[str, KeyPath] = {}
     for role in ("state", "features"):
@@ -19,9 +19,12 @@ def model_columns(spec: Spec, logs: Logs) -> dict[str, KeyPath]:
             found.setdefault(name, ("logs", "columns", role, i))
     for i, name in enumerate(spec.design.policy_inputs):
         found.setdefault(name, ("design", "policy_inputs", i))
-    for name, at in rule_columns(spec.design).items():
-        found.setdefault(name, at)
-    return {name: at for name, at in found.items() if name in logs.source.schema}
+    return found | {name: at for name, at in rule_columns(spec.design).items() if name not in found}
+
+
+def model_columns(spec: Spec, logs: Logs) -> dict[str, KeyPath]:
+    """Columns of the model of the rewards: those of :func:`places` that are logged."""
+    return {name: at for name, at in places(spec).items() if name in logs.source.schema}
 
 
 def policy_first(spec: Spec, logs: Logs) -> tuple[str, ...]:
