@@ -290,6 +290,31 @@ def test_a_design_that_may_not_ship_ramps_on_what_is_foretold(world):
     assert (decision.action, decision.rule) == ("ramp", "long_run_moves_as_before")
 
 
+def test_arms_are_judged_each_by_its_own_short_effect(world):
+    frame = world.log(units=900, rows=2, arms=("old", "new", "plus"))
+    u = pl.Series(np.random.default_rng(5).random(len(frame)))
+    lift = frame["arm"].replace_strict({"old": 0.0, "new": 0.15, "plus": 0.45}, return_dtype=pl.Float64)
+    changes = {"design.treatment": ["new", "plus"]}
+    readout = read(world, frame.with_columns(week=u < 0.4 + lift), past(), changes)
+    assert readout.decision.by_arm == {"new": "holdout", "plus": "stronger_design"}
+    assert the_check(readout).details["by_arm"] == {"new": "pass", "plus": "fail"}
+    assert "plus: surrogate risk: the effect on week, " in the_check(readout).message
+    assert readout.surrogate is not None
+    assert (readout.surrogate["arm"], readout.surrogate["risk"]) == ("new", False)
+
+
+def test_a_holdout_of_clusters_does_not_grow_by_the_week(world):
+    frame = log(world).with_columns(region=pl.col("user") % 40)
+    frame = frame.with_columns(arm=pl.when(pl.col("region") % 2 == 1).then(pl.lit("new")).otherwise(pl.lit("old")))
+    asked = {"surrogate": {**ASKED["surrogate"], "holdout": 0.25, "weeks": 8}, "design.kind": "cluster_rct",
+             "logs.columns.cluster": "region"}  # fmt: skip
+    readout = read(world, frame, past(), asked)
+    assert readout.surrogate is not None
+    plan = readout.surrogate["holdout"]
+    assert (plan["unit"], plan["units"], plan["units_per_week"]) == ("cluster", 40, None)
+    assert "a holdout of 25 % of 40 clusters" in plan["why"]
+
+
 def test_the_figure_shows_the_line_and_the_present_effect(world):
     readout = read(world, log(world), past())
     drawn = figures.draw(readout)

@@ -109,6 +109,8 @@ def _quality(evidence: Found) -> list[str]:
         f"Short effects explain {numbers.percent(evidence['r2'])} of the variance of true long ones (R²). Experiments "
         f"left out are foretold with an error of {loo}; their mean alone would leave {mean}."
     ]
+    if not evidence["between"]:
+        said.append("What the line leaves between experiments cannot be told from their noise, so R² is an upper guess.")
     if evidence["paradox"]:
         said.append(f"Surrogate paradox: {markdown(evidence['paradox'])}.")
     return said

@@ -95,11 +95,16 @@ def _judge(evidence: Evidence, arm: int) -> Judged:
         unlike = tuple(_unlike(short, used, ""))
         return Judged(target, waiting, short, used, faults=(str(error),), unlike=unlike)
     prediction = model.predict(short.estimate, short.std_error)
-    reversal = prediction.below_zero if target.better == "higher" else 1.0 - prediction.below_zero
-    paradox = _paradox(short, target, model, prediction, reversal)
-    faults = tuple(_faults(evidence, short, target, waiting, model, paradox))
+    reversal, paradox = paradox_of(short, target, model, prediction)
+    others = [name for name in waiting if name != target.name]
+    found_wanting = tuple(faults(short, target, model, paradox, others, _least_r2(evidence)))
     unlike = tuple(_unlike(short, used, paradox))
-    return Judged(target, waiting, short, used, model, prediction, reversal, paradox, faults, unlike)
+    return Judged(target, waiting, short, used, model, prediction, reversal, paradox, found_wanting, unlike)
+
+
+def _least_r2(evidence: Evidence) -> float:
+    given = evidence.spec.checks.get("surrogate_evidence")
+    return LEAST_R2 if given is None or given.threshold is None else given.threshold
 
 
 def _target(evidence: Evidence) -> Metric | None:
@@ -144,8 +149,13 @@ def _present(evidence: Evidence, metric: Metric, arm: int) -> Short | None:
     return Short(metric, found.relative, (found.relative_ci_high - found.relative_ci_low) / width)
 
 
+def paradox_of(short: Short, target: Metric, model: Surrogate, prediction: Prediction) -> tuple[float, str]:
+    """Probability of a long effect in the bad direction, and why a good short effect may go with one (else empty)."""
+    reversal = prediction.below_zero if target.better == "higher" else 1.0 - prediction.below_zero
+    return reversal, _paradox(short, target, model, prediction, reversal)
+
+
 def _paradox(short: Short, target: Metric, model: Surrogate, prediction: Prediction, reversal: float) -> str:
-    """Why a good short effect may go with a bad long one."""
     rises = short.metric.better == target.better
     line = model.line
     bad = line.high < 0.0 if rises else line.low > 0.0
@@ -159,26 +169,31 @@ def _paradox(short: Short, target: Metric, model: Surrogate, prediction: Predict
     return ""
 
 
-def _faults(
-    evidence: Evidence, short: Short, target: Metric, waiting: tuple[str, ...], model: Surrogate, paradox: str
+def faults(
+    short: Short, target: Metric, model: Surrogate, paradox: str, others: Sequence[str] = (), least: float = LEAST_R2
 ) -> Iterator[str]:
+    """Why past experiments do not let a short effect stand for the long one, the gravest first; none where they do.
+
+    Args:
+        short: The present short effect.
+        target: The long-run metric that is foretold.
+        model: What past experiments say.
+        paradox: As :func:`paradox_of` gives it.
+        others: Long-run metrics that are awaited besides.
+        least: The share of the variance of true long effects that the short ones must explain.
+    """
     line = model.line
     if paradox:
         yield paradox
     if not (line.low > 0.0 or line.high < 0.0):
         yield f"that {target.name} follows {short.metric.name} is not shown: its slope may be zero"
-    least = evidence.spec.checks.get("surrogate_evidence")
-    threshold = LEAST_R2 if least is None or least.threshold is None else least.threshold
-    if model.r2 < threshold:
-        yield (
-            f"short effects explain {numbers.percent(model.r2)} of the variance of long ones, less than "
-            f"{numbers.percent(threshold)}"
-        )
+    if model.r2 < least:
+        share, wanted = numbers.percent(model.r2), numbers.percent(least)
+        yield f"short effects explain {share} of the variance of long ones, less than {wanted}"
     if not model.loo_error < model.mean_error:
         yield "left-out experiments are foretold no better than by the mean of the others"
     if outside := _outside(short, model.shortest, model.longest):
         yield outside
-    others = [name for name in waiting if name != target.name]
     if others:
         yield f"nothing stands for {' and '.join(others)}"
 

@@ -127,7 +127,8 @@ def words(evidence: Evidence, arm: int) -> dict[str, str]:
         return dict.fromkeys(("awaited", "awaited_is", "holdout", "long_run_shows", "beyond_ramp"), "")
     found = judged(evidence, arm)
     waiting = " and ".join(visible(name, 60) for name in found.awaited)
-    given, unit = evidence.spec.surrogate, evidence.sample.unit
+    given = evidence.spec.surrogate
+    unit = evidence.sample.unit if evidence.sample.unit in ("unit", "cluster") else "unit"
     share = "a share" if given is None or given.holdout is None else f"{100 * given.holdout:.3g} %"
     weeks = f"until {waiting} is in" if given is None or given.weeks is None else f"for {given.weeks:g} weeks"
     planned = holdout.plan(evidence, arm, found) if found.awaited else None
