@@ -110,7 +110,7 @@ def _quality(evidence: Found) -> list[str]:
         f"left out are foretold with an error of {loo}; their mean alone would leave {mean}."
     ]
     if not evidence["between"]:
-        said.append("What the line leaves between experiments cannot be told from their noise, so R² is an upper guess.")
+        said.append("What the line leaves between them cannot be told from their noise, so R² is an upper guess.")
     if evidence["paradox"]:
         said.append(f"Surrogate paradox: {markdown(evidence['paradox'])}.")
     return said
