@@ -87,6 +87,7 @@ def attribute_sampled(
     seed: int = 0,
     columns: Mapping[str, ArrayLike] | None = None,
     leave_one_out: bool = False,
+    concurrency: bool = False,
 ) -> Sampled:
     """Shares the energy of every batch among its requests by a game that is known only by asking it.
 
@@ -104,6 +105,7 @@ def attribute_sampled(
         seed: Same seed, same bytes.
         columns: More columns of the log for the game, (rows,) each.
         leave_one_out: Also give the leave-one-out values.
+        concurrency: Also give how many requests were active beside each.
 
     Raises:
         ValueError: An argument that cannot be, or a game that gives no such joules; the batch is named.
@@ -122,7 +124,7 @@ def attribute_sampled(
             found.append(_one(game, view, samples, tolerance, cap, _chance(seed, name)))
         except ValueError as error:
             raise ValueError(f"batch {name}: {error}") from None
-    return _put_together(batches, stays, found, leave_one_out)
+    return _put_together(batches, stays, found, leave_one_out=leave_one_out, concurrency=concurrency)
 
 
 def _check(samples: int, tolerance: float, cap: int) -> None:
@@ -201,7 +203,9 @@ class _Found:
         raise NotImplementedError("the sampled game is asked where it is sampled")
 
 
-def _put_together(batches: Batches, stays: Stays, found: list[Estimate], leave_one_out: bool) -> Sampled:
+def _put_together(
+    batches: Batches, stays: Stays, found: list[Estimate], *, leave_one_out: bool, concurrency: bool
+) -> Sampled:
     order, _ = stays.grouped
 
     def by_row(parts: list[Floats]) -> Floats:
@@ -214,7 +218,7 @@ def _put_together(batches: Batches, stays: Stays, found: list[Estimate], leave_o
         total=np.array([e.total for e in found]),
         saved=by_row([e.marginal for e in found]),
     )
-    shares = attribute(batches, Game({"game": term}), leave_one_out=leave_one_out)
+    shares = attribute(batches, Game({"game": term}), leave_one_out=leave_one_out, concurrency=concurrency)
     rows = shares.wh.size
     modelled = shares.modelled_wh[stays.rows]
     batch_modelled = term.total / JOULES_PER_WH

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attribution.batches import Batches, resolve
 from attribution.codes import sum_by
 from attribution.game import Game
+from attribution.idle import gaps_wh, idle_floor_wh
 from attribution.model import JOULES_PER_WH, EnergyModel
 from attribution.naive import naive_shares
 from attribution.stays import Stays
@@ -68,6 +69,12 @@ class Shares:
             not sum to the batch: what requests share is in none of them. None unless asked for.
         beyond_table: Share of the decode steps whose number of active requests the model's step table does not hold,
             so that their energy is a guess; None where the model has no table.
+        factor: Measured over modelled energy of its batch; NaN where the modelled energy stands.
+        batch_factor: (n_batches,) The same by batch, batches in the order of their ids.
+        concurrency: Mean number of active requests over the steps of its stay, itself counted; 1 for a request without
+            steps. None unless asked for.
+        idle_wh: Energy of idle GPUs in steps in which nobody was active, in no share; 0 for a game without a model.
+        decode_steps: Steps with anyone active, over all batches, of which ``beyond_table`` is a part; else 0.
         efficiency_error_wh: Largest difference between a batch's energy and the sum of its shares.
         efficiency_error: The same, over the batch's energy.
         measured: None where the log has no measured energy.
@@ -87,6 +94,11 @@ class Shares:
     by_term: Mapping[str, Floats] | None
     leave_one_out: Floats | None
     beyond_table: float | None
+    factor: Floats
+    batch_factor: Floats
+    concurrency: Floats | None
+    idle_wh: float
+    decode_steps: float
     efficiency_error_wh: float
     efficiency_error: float
     measured: Measured | None
@@ -100,7 +112,12 @@ class Shares:
 
 
 def attribute(
-    batches: Batches, model: EnergyModel | Game, *, by_term: bool = False, leave_one_out: bool = False
+    batches: Batches,
+    model: EnergyModel | Game,
+    *,
+    by_term: bool = False,
+    leave_one_out: bool = False,
+    concurrency: bool = False,
 ) -> Shares:
     """Shares the energy of every batch among its requests.
 
@@ -112,20 +129,22 @@ def attribute(
         model: Parameters of the energy game; or a game itself, in joules at the facility.
         by_term: Also give every request's share of every term.
         leave_one_out: Also give the leave-one-out values.
+        concurrency: Also give how many requests were active beside each.
 
     Raises:
         ValueError: A term of the game has no exact shares for a batch of such a size.
     """
     stays = resolve(batches)
     if isinstance(model, EnergyModel):
-        game, to_wh, idle_wh = Game.of(model), model.pue / JOULES_PER_WH, _idle(stays, model)
+        game, to_wh, idle_wh = Game.of(model), model.pue / JOULES_PER_WH, idle_floor_wh(stays, model)
     else:
         game, to_wh, idle_wh = model, 1 / JOULES_PER_WH, np.zeros(stays.n_batches)
     totals = {name: term.totals(stays) * to_wh for name, term in game.terms.items()}
     modelled_batch = np.sum(list(totals.values()), axis=0) if totals else np.zeros(stays.n_batches)
     parts = {name: share * to_wh for name, share in game.components(stays).items()} if by_term else None
     modelled = sum(parts.values(), np.zeros(stays.batch.size)) if parts is not None else game.shares(stays) * to_wh
-    factor, measured = _calibrate(stays, modelled_batch, idle_wh)
+    calibrated, measured = _calibrate(stays, modelled_batch, idle_wh)
+    factor = np.where(np.isnan(calibrated), 1.0, calibrated)
     scale = factor[stays.batch]
     wh, batch_wh = modelled * scale, modelled_batch * factor
     with np.errstate(divide="ignore", invalid="ignore"):  # shares that are no numbers add up to nothing
@@ -133,6 +152,7 @@ def attribute(
         relative = np.nan_to_num(np.where(error > 0, error / np.abs(batch_wh), 0.0), nan=np.inf, posinf=np.inf)
 
     rows = np.size(batches.prompt_tokens)
+    tables = [term for term in game.terms.values() if isinstance(term, StepTable)]
     return Shares(
         wh=_spread(wh, stays, rows),
         modelled_wh=_spread(modelled, stays, rows),
@@ -145,7 +165,12 @@ def attribute(
         components={name: float(whole @ factor) for name, whole in totals.items()},
         by_term=None if parts is None else {name: _spread(x * scale, stays, rows) for name, x in parts.items()},
         leave_one_out=_spread(game.marginals(stays) * to_wh * scale, stays, rows) if leave_one_out else None,
-        beyond_table=max((t.beyond(stays) for t in game.terms.values() if isinstance(t, StepTable)), default=None),
+        beyond_table=max((table.beyond(stays) for table in tables), default=None),
+        factor=_spread(calibrated[stays.batch], stays, rows),
+        batch_factor=calibrated,
+        concurrency=_spread(_concurrency(stays), stays, rows) if concurrency else None,
+        idle_wh=float(gaps_wh(stays, model).sum()) if isinstance(model, EnergyModel) else 0.0,
+        decode_steps=float(stays.timeline.length.sum()) if tables else 0.0,
         efficiency_error_wh=float(error.max(initial=0.0)),
         efficiency_error=float(relative.max(initial=0.0)),
         measured=measured,
@@ -164,18 +189,9 @@ def carbon_g(wh: Floats, g_per_kwh: float | Floats) -> Floats:
     return wh / 1000 * g_per_kwh
 
 
-def _idle(stays: Stays, model: EnergyModel) -> Floats:
-    """Wh (n_batches,) that idle GPUs alone draw in the time of a batch's decode steps, prefill and PUE left out."""
-    if not model.idle_w or stays.measured_wh is None:
-        return np.zeros(stays.n_batches)
-    request_steps = sum_by(stays.batch, stays.steps.astype(np.float64), stays.n_batches)
-    seconds = (model.step_base_ms * stays.timeline.reached + model.step_per_request_ms * request_steps) / 1000
-    return model.idle_w * model.gpus * seconds / JOULES_PER_WH
-
-
 def _calibrate(stays: Stays, modelled_wh: Floats, idle_wh: Floats) -> tuple[Floats, Measured | None]:
-    """Measured over modelled energy of each batch, 1 where there is nothing to scale by; and how that went."""
-    factor = np.ones(stays.n_batches)
+    """Measured over modelled energy of each batch, NaN where there is nothing to scale by; and how that went."""
+    factor = np.full(stays.n_batches, np.nan)
     if stays.measured_wh is None:
         return factor, None
     given = ~np.isnan(stays.measured_wh)
@@ -194,6 +210,11 @@ def _calibrate(stays: Stays, modelled_wh: Floats, idle_wh: Floats) -> tuple[Floa
         factor_low=float(seen.min()) if n_used else None,
         factor_high=float(seen.max()) if n_used else None,
     )
+
+
+def _concurrency(stays: Stays) -> Floats:
+    line = stays.timeline
+    return np.where(stays.steps > 0, line.over_stays(line.length * line.active) / np.maximum(stays.steps, 1), 1.0)
 
 
 def _spread(values: NDArray[Number], stays: Stays, rows: int, missing: float = np.nan) -> NDArray[Number]:

@@ -1,17 +1,17 @@
-"""Commands that take an experiment's spec: run, check, demo, plan, attribute, receipt."""
+"""Commands that take an experiment's spec: run, check, demo, plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from cli import energy
 from cli.options import AsOf, Engine, FailOn, Format, NoFigures, Out, Quiet, Seed, Set, SpecArgument
 from cli.output import append_step_summary, emit, note, progress, render
 from readout.engines import require_engine
-from readout.errors import NotAvailableYet
 
 if TYPE_CHECKING:
     from readout.results import Readout
@@ -120,28 +120,6 @@ def plan(
         note(f"plan: {folder / 'plan.md'}")
 
 
-def attribute(
-    spec: SpecArgument, out: Out = MEMOS, overrides: Set = None, seed: Seed = None, output_format: Format = "text"
-) -> None:
-    """Energy share per request (not available yet)."""
-    raise NotAvailableYet(
-        "readout attribute",
-        "a file of per-request energy shares",
-        "`readout run` reports energy and carbon per arm where the spec has an attribution section",
-    )
-
-
-def receipt(
-    spec: SpecArgument,
-    request: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The request's identifier in the logs.")],
-    overrides: Set = None,
-    seed: Seed = None,
-    output_format: Format = "text",
-) -> None:
-    """Lineage of an energy share (not available yet)."""
-    raise NotAvailableYet("readout receipt", "the lineage of one request's energy share")
-
-
 def _show(readout: Readout, output_format: str) -> None:
     from readout.memo import document, github, markdown, terminal
 
@@ -160,7 +138,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "check": check,
     "plan": plan,
-    "attribute": attribute,
-    "receipt": receipt,
+    "attribute": energy.attribute,
+    "receipt": energy.receipt,
     "demo": demo,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimators import benjamini_hochberg, holm
 from estimators.estimate import Estimate
-from readout import events, long_run, robust_notes
+from readout import energy, events, long_run, robust_notes
 from readout.evidence import Evidence
 from readout.memo import numbers
 from readout.results import Guardrail, MetricResult
@@ -153,6 +153,7 @@ def _note(evidence: Evidence, metric: Metric, arm: int, found: Estimate) -> str:
     if metric.covariate is not None and evidence.sample.method != "cuped":
         notes.append(f"its covariate is used by cuped, not by {evidence.sample.method}")
     notes += [*_missing(evidence, metric, arm), *_at_odds(found), *_oversized(metric, found)]
+    notes += energy.caveat(evidence, metric)
     if metric.role == "primary":
         notes += events.changes(evidence, metric, arm)
     if metric.per == "unit" and isinstance(evidence.sample, Blocks):

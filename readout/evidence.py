@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
@@ -26,6 +26,9 @@ from readout.spec.designs import IV, OPE, RDD
 from readout.spec.model import Spec
 from readout.terms import OF_ELIGIBLE, UNIT_LEVEL, Term
 from readout.text import visible
+
+if TYPE_CHECKING:
+    from readout.energy.rows import Attributed
 
 NOT_ELIGIBLE = "not eligible"
 ROWS = "rows"
@@ -54,6 +57,7 @@ class Evidence:
         left_out: Rows that the sample left out, by reason.
         met: Independent assignments by arm so far where some do not count in the estimates yet; None: the sample's.
         until: The end of observation where units or blocks must be complete, else None.
+        attributed: The energy attribution of the unfiltered log; None where the spec asks for none.
         metrics: Results, filled in once the effects stand.
         groups: The levels of the spec's segments.
         segments: What is read of them, filled in as ``metrics`` are.
@@ -70,6 +74,7 @@ class Evidence:
     segments: Segments = field(default_factory=Segments)
     met: tuple[int, ...] | None = None
     until: datetime | None = None
+    attributed: Attributed | None = None
     _effects: dict[tuple[str, int], Estimate | str] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
 

@@ -24,7 +24,7 @@ from readout.evidence import ROWS, Evidence, count, require_rows, rows_table
 from readout.exposure import Observed, observe
 from readout.faults import reading
 from readout.identification import assumptions
-from readout.logs import Logs, open_logs
+from readout.logs import Logs, find_source, open_logs
 from readout.memo import document, markdown
 from readout.memo import figures as drawings
 from readout.memo.write import write
@@ -139,11 +139,15 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     Raises:
         SpecError, LogError: As :func:`run`.
     """
-    logs = open_logs(spec, as_of)
-    metrics = metric_terms(spec, logs)
+    source = energy.promised(spec, find_source(spec.logs.path, spec.base))
+    logs = open_logs(spec, as_of, source=source)
+    metrics, attributed = metric_terms(spec, logs), None
     long_run.refuse_absent(spec, metrics, logs)
     surrogates.load(spec)
     with reading(spec, logs):
+        if spec.attribution is not None:
+            source, attributed = energy.attributed(spec, source, seed)
+            logs = open_logs(spec, as_of, source=source)
         metrics = with_covariates(spec, logs, metrics)
         known = [*metrics, *economics.terms(spec, logs, {t.name: t for t in metrics})]
         segments = groups.find(spec, logs)
@@ -157,6 +161,7 @@ def gather(spec: Spec, as_of: datetime, seed: int = 0) -> Evidence:
     evidence = Evidence(
         spec, logs, sample, {t.name: t for t in terms}, reduced, left_out,
         met=observed.met(sample, reduced), until=observed.until, groups=segments,
+        attributed=attributed,
     )  # fmt: skip
     require_rows(evidence.rows(), evidence)
     _require_values(evidence, metrics)
@@ -175,9 +180,6 @@ def _reduce(
 ) -> tuple[Sequence[Term], Mapping[str, pl.DataFrame]]:
     """What all parts ask for, united, and the pass that answers it; ``known`` are metrics, net value and what segments
     ask for."""
-    if spec.attribution is not None:
-        energy.energy_model(spec)
-        energy.require_columns(spec, logs)
     terms = [*known, *(_of_drawn_arms(spec, logs) if spec.design.kind in RANDOMIZED else ())]
     # A feature may be both compared and adjusted for.
     terms += [t for t in own_terms(known) if t.name not in {one.name for one in terms}]
@@ -198,6 +200,7 @@ def _reduce(
         *rollback.tables(spec, logs, metrics),
         *observed.of(capacity.tables(spec, logs, sample, terms)),
         *events.tables(spec, logs),
+        *observed.of(energy.tables(spec, logs, sample, {t.name: t for t in metrics})),
         *observed.of(between_blocks.tables(spec, sample, metrics)),
     ]
     rows, one_scan = max(logs.source.rows, 1), not logs.source.local
@@ -228,8 +231,6 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         found = tuple(one(evidence) for one in checks.of(spec.design.kind))
         tail = capacity.summary(evidence)
     decision = decide(evidence, found)
-    with reading(spec, evidence.logs):
-        attribution = energy.summary(evidence)
     return Readout(
         name=spec.name,
         question=spec.question,
@@ -256,10 +257,10 @@ def assemble(spec: Spec, evidence: Evidence, as_of: datetime, seed: int) -> Read
         economics=economics.summary(evidence),
         capacity=tail,
         surrogate=surrogates.summary(evidence, decision.treatment),
-        attribution=attribution,
+        attribution=energy.summary(evidence),
         blocks=_blocks(evidence),
         segments=evidence.segments,
-        notes=(*_notes(evidence), *energy.notes(attribution)),
+        notes=(*_notes(evidence), *energy.notes(evidence)),
     )
 
 

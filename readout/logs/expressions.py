@@ -19,6 +19,11 @@ from readout.text import visible
 MOST_NAMES = 40
 # Parts of a Polars expression that look at more than one row.
 ACROSS_ROWS = {"Agg", "Len", "Over", "Window", "Rolling", "Explode", "Quantile", "Rank", "Shift", "SortBy", "IntRange"}
+# Columns that the log does not have and an attribution gives.
+_GIVEN = {
+    "energy_wh": "an attribution section gives each request its energy_wh. ",
+    "carbon_g": "attribution.carbon gives each request its carbon_g. ",
+}
 # Whole numbers of these types fit into 64 signed bits.
 SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 
@@ -38,7 +43,7 @@ class Expressions:
     def missing(self, name: str, at: KeyPath) -> Problem:
         """The problem of a column that the log does not have."""
         close = difflib.get_close_matches(name, list(self.schema), n=1)
-        hint = f"did you mean {visible(close[0])!r}? " if close else ""
+        hint = f"did you mean {visible(close[0])!r}? " if close else _GIVEN.get(name, "")
         message = f"the log has no column {visible(name)!r}"
         return self.spec.source.problem(at, message, f"{hint}the log has: {self.names()}")
 

@@ -105,19 +105,20 @@ class Logs:
         return self.source.schema[column]
 
 
-def open_logs(spec: Spec, as_of: datetime, *, past: bool = False) -> Logs:
+def open_logs(spec: Spec, as_of: datetime, *, past: bool = False, source: Source | None = None) -> Logs:
     """Scan the spec's logs and map its roles; nothing but footers is read.
 
     Args:
         spec: A loaded spec.
         as_of: End of a ``last:`` window.
         past: Logs from before the experiment: no role is needed, and the arm is left alone.
+        source: The files, where they have been found already.
 
     Raises:
         LogError: Files, columns or types that cannot support the readout, every problem at once.
         SpecError: SQL that does not parse, or a pre-period that reaches into the window.
     """
-    source = find_source(spec.logs.path, spec.base)
+    source = source or find_source(spec.logs.path, spec.base)
     expressions = Expressions(spec, source.schema)
     window = _window(spec, as_of)
     before = _before(spec, window[0])

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import polars as pl
 
 from readout.bundled import bundled
 from readout.errors import LogError, Problem
+from readout.scratch import Scratch
 from readout.text import visible
 
 # One row group ahead keeps a local scan as fast, and half as large in memory.
@@ -44,6 +45,21 @@ MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Columns that readout puts beside those of the log.
+
+    Attributes:
+        schema: Name to type.
+        files: Parquet files with them, one row for each of the log's, in its order; none as yet: nulls stand there.
+        folder: Where the files are; they go when it does.
+    """
+
+    schema: Mapping[str, pl.DataType]
+    files: tuple[str, ...]
+    folder: Scratch | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Files that share one schema.
 
@@ -52,12 +68,14 @@ class Source:
         hive: Whether ``key=value`` folders add columns; None: as Polars finds in an object store.
         schema: Column name to Polars type, hive keys included.
         rows: Rows in all files, from their footers.
+        beside: Further columns of the same rows; None: there are none.
     """
 
     files: tuple[str, ...]
     hive: bool | None
     schema: dict[str, pl.DataType]
     rows: int
+    beside: Beside | None = None
 
     @property
     def local(self) -> bool:
@@ -66,7 +84,12 @@ class Source:
 
     def scan(self) -> pl.LazyFrame:
         """The files as one lazy frame."""
-        return _scan(self.files, self.hive)
+        frame = _scan(self.files, self.hive)
+        if self.beside is None:
+            return frame
+        if not self.beside.files:
+            return frame.with_columns(pl.lit(None, dtype=d).alias(name) for name, d in self.beside.schema.items())
+        return pl.concat([frame, pl.scan_parquet(list(self.beside.files), glob=False)], how="horizontal")
 
 
 def find_source(paths: Sequence[str], base: Path) -> Source:

@@ -116,9 +116,6 @@ LATER: tuple[Later, ...] = (
         ("ope",),
     ),
     Later("segments", bool, "segments in this design", "read one at a time, with logs.where", NOT_READ_BY_SEGMENT),
-    Later("attribution.method", lambda method: method == "sampled", "sampled attribution", "method: auto is exact"),
-    Later("attribution.cold_start"),
-    Later("attribution.carbon.column", bool, "", "carbon: {g_per_kwh: …}"),
     Later("report.html"),
 )
 

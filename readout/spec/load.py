@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
@@ -40,12 +41,14 @@ MAX_BYTES = 1 << 20
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
+def load(path: Path | str, overrides: Sequence[str] = (), *, experiment: bool = True) -> Spec:
     """Read, override and validate a spec.
 
     Args:
         path: The YAML file; relative paths in it start from its folder.
         overrides: ``dotted.key=value`` each; the value is YAML, list items are addressed by index.
+        experiment: Whether design and metrics are needed. Where not, one that is left out is stood in for by a test of
+            two arms on a metric that nobody reads.
 
     Returns:
         The spec, frozen, with every default filled in.
@@ -68,6 +71,8 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
         )
     marks, overridden, wrong = override(document, overrides)
     source = Source(str(path), lines, marks, overridden)
+    if not experiment and isinstance(document.data, dict):
+        document = replace(document, data={**_NO_EXPERIMENT, **document.data})
     parts, findings = _sections(document, Path(path))
     problems = sort_problems(source, [*document.findings, *findings]) + wrong
     if problems:
@@ -135,6 +140,12 @@ _NEEDED = {
     "logs": "where the decision logs are, such as logs: {path: logs/*.parquet}",
     "design": "what was randomized, such as design: {kind: switchback, …}",
     "metrics": "at least one metric with role: primary",
+}
+
+
+_NO_EXPERIMENT: Mapping[str, Any] = {
+    "design": {"kind": "user_rct", "control": "control", "treatment": "treatment", "shared_state": False},
+    "metrics": {"requests": {"expr": "1", "role": "primary", "better": "higher"}},
 }
 
 

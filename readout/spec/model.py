@@ -261,7 +261,11 @@ class AttributionColumns(Section):
     end: Column | None = None
     """First decode step after it."""
     measured_wh: Column | None = None
-    """Measured energy of the whole batch, in Wh."""
+    """Measured energy of the whole batch, in Wh at the facility (PUE in), on each of its rows."""
+    prefix: Column | None = None
+    """Which shared prefix the prompt begins with; it is computed once a batch."""
+    prefix_tokens: Column | None = None
+    """How many tokens of the prompt that prefix is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +275,9 @@ class Carbon(Section):
     g_per_kwh: NotNegative | None = None
     """Grams of CO2e per kWh."""
     column: Column | None = None
-    """Column with it, instead of a constant."""
+    """Column with it on each row (of the hour of the request, say), instead of a constant."""
+    embodied_g_per_request: NotNegative = 0.0
+    """Embodied emissions of the hardware by request (M of the SCI), in grams; beside carbon_g, never in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,9 +285,11 @@ class ColdStart(Section):
     """Energy of loading a model, spread over the first requests after it."""
 
     column: Column
-    """Column with the energy of the load, in Wh."""
+    """Column with the energy of the load, in Wh, on the first request after it; null or 0 on the others."""
     requests: Count = 100
-    """Over how many requests it is spread."""
+    """Over how many requests it is spread; where fewer come before the next load, these carry it all."""
+    by: Column | None = None
+    """Column of what was loaded, such as the replica; left out, the cluster, or the whole log where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

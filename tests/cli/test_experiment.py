@@ -153,7 +153,7 @@ def test_check_speaks_every_format(readout_command, pipeline):
 
 @pytest.mark.parametrize(
     "line",
-    [["attribute", "x.yaml"], ["receipt", "x.yaml", "r-1"], ["run", "x", "--engine", "spark"]],
+    [["run", "x", "--engine", "spark"], ["check", "x", "--engine", "spark"]],
 )
 def test_what_is_not_there_yet_says_so_with_exit_code_2(readout_command, pipeline, line):
     outcome = readout_command(*line, "--format", "json")

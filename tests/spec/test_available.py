@@ -31,10 +31,8 @@ def test_a_plain_switchback_is_available(loaded: Loader) -> None:
     require_available(loaded(text))
 
 
-def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: Loader, contract: str) -> None:
-    assert [(p.where, p.message) for p in refused(loaded(contract))] == [
-        ("spec.yaml:101:3", "attribution.cold_start: not available yet"),
-    ]
+def test_the_whole_contract_example_is_available(loaded: Loader, contract: str) -> None:
+    require_available(loaded(contract))
 
 
 @pytest.mark.parametrize(
@@ -42,8 +40,6 @@ def test_all_of_the_contract_example_that_comes_later_is_named_at_once(loaded: L
     [
         ("decision.frame=rule", "decision.frame: the frame rule in this design: not available yet"),
         ("report.html=true", "report.html: not available yet"),
-        ("attribution={columns: {}, method: sampled}", "attribution.method: sampled attribution: not available yet"),
-        ("attribution={columns: {}, carbon: {column: g}}", "attribution.carbon.column: not available yet"),
     ],
 )
 def test_an_override_is_refused_too(loaded: Loader, small: str, override: str, message: str) -> None:

@@ -1,0 +1,133 @@
+"""Attributed energy and carbon as metrics of an experiment."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from readout.energy import rows as energy_rows
+
+from .logged import ATTRIBUTION, COLUMNS, logged, shares
+
+CARBON = {"attribution": {"columns": COLUMNS, "carbon": {"g_per_kwh": 400}}}
+ENERGY = {"column": "energy_wh", "better": "lower"}
+GRAMS = {"column": "carbon_g", "better": "lower"}
+PER_SUCCESS = {"numerator": "energy_wh", "denominator": "success", "better": "lower"}
+
+
+def metric(readout, name: str):
+    return next(m for m in readout.metrics if m.metric == name)
+
+
+def test_energy_and_carbon_by_request_and_by_success(world):
+    frame = logged(world)
+    changes = {**CARBON, "metrics.wh": ENERGY, "metrics.grams": GRAMS, "metrics.wh_per_success": PER_SUCCESS}
+    readout = world.readout(frame, changes)
+    wh, _ = shares(frame)
+    for arm, side in (("old", "control_value"), ("new", "treatment_value")):
+        mine = (frame["arm"] == arm).to_numpy()
+        assert getattr(metric(readout, "wh"), side) == pytest.approx(wh[mine].mean(), rel=1e-9)
+        assert getattr(metric(readout, "grams"), side) == pytest.approx(wh[mine].mean() * 0.4, rel=1e-9)
+        per_success = wh[mine].sum() / frame["success"].to_numpy()[mine].sum()
+        assert getattr(metric(readout, "wh_per_success"), side) == pytest.approx(per_success, rel=1e-9)
+        assert readout.attribution["per_arm"][arm]["wh_per_request"] == pytest.approx(wh[mine].mean(), rel=1e-9)
+    assert metric(readout, "wh").std_error > 0
+
+
+def test_the_effect_is_that_of_a_log_with_the_column(world):
+    """All that a metric can be, on energy as on any column: the same numbers as when the log had it."""
+    frame = logged(world)
+    metrics = {
+        "metrics.wh": ENERGY,
+        "metrics.wh_q": {**ENERGY, "quantile": 0.9},
+        "metrics.wh_unit": {**ENERGY, "per": "unit"},
+        "metrics.wh_long": {**ENERGY, "where": "prompt > 400"},
+        "metrics.joules": {"expr": "energy_wh * 3600", "better": "lower"},
+    }
+    mine = world.readout(frame, {**ATTRIBUTION, **metrics, "logs.where": "keep"})
+    theirs = world.readout(frame.with_columns(energy_wh=pl.Series(shares(frame)[0])), {**metrics, "logs.where": "keep"})
+    for name in ("wh", "wh_unit", "wh_long", "joules", "wh_q"):
+        one, other = metric(mine, name), metric(theirs, name)
+        assert one.estimate == pytest.approx(other.estimate, rel=1e-8)
+        assert one.std_error == pytest.approx(other.std_error, rel=1e-8)
+
+
+def test_rows_that_are_left_out_keep_their_part_of_the_batch(world):
+    frame = logged(world)
+    readout = world.readout(frame, {**ATTRIBUTION, "metrics.wh": ENERGY, "logs.where": "keep"})
+    mine = (frame["keep"] & (frame["arm"] == "new")).to_numpy()
+    assert metric(readout, "wh").treatment_value == pytest.approx(shares(frame)[0][mine].mean(), rel=1e-9)
+
+
+def test_a_long_log_in_parts_gives_the_same_readout(world, monkeypatch):
+    frame = logged(world)
+    changes = {**CARBON, "metrics.wh": ENERGY, "metrics.grams": GRAMS}
+    whole = world.readout(frame, changes)
+    monkeypatch.setattr(energy_rows, "CHUNK", 37)
+    parts = world.readout(frame, changes)
+    assert parts.metrics == whole.metrics
+    assert parts.attribution["per_arm"] == whole.attribution["per_arm"]
+
+
+def test_the_caveat_and_the_mixed_batches_stand_beside_the_metric(world):
+    frame = logged(world)
+    readout = world.readout(frame, {**ATTRIBUTION, "metrics.wh": ENERGY})
+    note = metric(readout, "wh").note
+    assert "an outcome of the state of shared capacity, not of the request alone" in note
+    check = next(c for c in readout.checks if c.name == "mixed_batches")
+    assert f"(check mixed_batches: {check.message})" in note
+    assert "shared capacity" not in metric(readout, "latency").note
+    world.write(frame, {**ATTRIBUTION, "metrics.wh": ENERGY})
+    assert "outcome of the state of shared capacity" in world.run("--format", "markdown").out
+
+
+def test_in_blocks_that_no_batch_crosses_the_energy_of_a_policy_is_seen(world):
+    """A switchback whose batches stay within a block, in which treatment halves the output."""
+    rng = np.random.default_rng(2)
+    frame = world.log(units=480, rows=1, effect=1.0).with_columns(block=pl.int_range(pl.len()) // 8)
+    arm = np.where(rng.random(60) < 0.5, "old", "new")
+    tokens = rng.integers(50, 150, 480) // np.where(arm[np.arange(480) // 8] == "new", 2, 1)
+    frame = frame.with_columns(
+        arm=pl.Series(arm[np.arange(480) // 8]), tokens=pl.Series(tokens), batch=pl.int_range(pl.len()) // 4, prompt=100,
+        at=pl.col("at").min() + pl.duration(hours=pl.col("block")) + pl.duration(minutes=pl.int_range(pl.len()) % 8),
+        first=0, last=pl.Series(tokens),
+    )  # fmt: skip
+    design = {
+        "kind": "switchback",
+        "control": "old",
+        "treatment": "new",
+        "block": "1h",
+        "shared_state": True,
+        "assignment": "bernoulli",
+    }
+    found = metric(world.readout(frame, {**ATTRIBUTION, "design": design, "metrics.wh": ENERGY}), "wh")
+    logged_wh = frame.with_columns(energy_wh=pl.Series(shares(frame)[0]))
+    expected = metric(world.readout(logged_wh, {"design": design, "metrics.wh": ENERGY}), "wh")
+    assert (found.estimate, found.ci_high) == pytest.approx((expected.estimate, expected.ci_high), rel=1e-8)
+    assert found.ci_high < 0
+    assert "0 of 120 batches mix arms" in found.note
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"metrics.wh": ENERGY}, "an attribution section gives each request its energy_wh"),
+        ({**ATTRIBUTION, "metrics.grams": GRAMS}, "attribution.carbon gives each request its carbon_g"),
+    ],
+)
+def test_energy_that_nothing_gives_is_told(world, changes, hint):
+    world.write(logged(world), changes)
+    outcome = world.run()
+    assert outcome.code == 3
+    assert "the log has no column" in outcome.err
+    assert hint in outcome.err
+
+
+def test_energy_as_a_covariate_is_a_bad_control(world):
+    frame = logged(world)
+    world.write(frame, {**ATTRIBUTION, "logs.columns.features": ["energy_wh"], "estimator": "regression_adjusted"})
+    outcome = world.run("--format", "json")
+    bad = next(c for c in outcome.json["checks"] if c["name"] == "bad_controls")
+    assert bad["status"] in ("warn", "fail")
+    assert "'energy_wh' is by its name cost or energy" in bad["message"]
