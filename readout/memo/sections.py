@@ -357,6 +357,11 @@ def _energy_sentences(shares: Mapping[str, Any], agreement: str) -> list[str]:
         sentences.append(f"The energy of {of_all} was measured; there the model only divides it.")
     if agreement:
         sentences.append(agreement)
+    if loads := (shares.get("cold_start") or {}).get("loads"):
+        carried = number(shares["cold_start"].get("carried_wh"))
+        sentences.append(
+            f"In it are {carried} Wh of {count(loads)} model loads, spread over the requests that followed."
+        )
     if shares.get("unattributed"):
         sentences.append(f"{count(shares['unattributed'])} requests could not be attributed.")
     return sentences

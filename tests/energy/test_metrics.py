@@ -89,7 +89,8 @@ def test_in_blocks_that_no_batch_crosses_the_energy_of_a_policy_is_seen(world):
     arm = np.where(rng.random(60) < 0.5, "old", "new")
     tokens = rng.integers(50, 150, 480) // np.where(arm[np.arange(480) // 8] == "new", 2, 1)
     frame = frame.with_columns(
-        arm=pl.Series(arm[np.arange(480) // 8]), tokens=pl.Series(tokens), batch=pl.int_range(pl.len()) // 4, prompt=100,
+        arm=pl.Series(arm[np.arange(480) // 8]), tokens=pl.Series(tokens), batch=pl.int_range(pl.len()) // 4,
+        prompt=100,
         at=pl.col("at").min() + pl.duration(hours=pl.col("block")) + pl.duration(minutes=pl.int_range(pl.len()) % 8),
         first=0, last=pl.Series(tokens),
     )  # fmt: skip
