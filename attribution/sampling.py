@@ -16,7 +16,7 @@ from attribution.batches import Batches, resolve
 from attribution.controls import Control, controls_of
 from attribution.game import Game
 from attribution.model import JOULES_PER_WH, EnergyModel
-from attribution.permutations import FEWEST, Estimate, estimate
+from attribution.permutations import FEWEST, Estimate, Suggest, estimate
 from attribution.shapley import Shares, attribute
 from attribution.stays import Floats, Ints, Stays
 from attribution.terms.base import Masks
@@ -35,7 +35,8 @@ class Sampled:
         shares: As ``attribute`` gives them; the one component is ``game``.
         std_error_wh: Standard error of ``shares.wh``, on the same scale; 0 where exact, NaN where unattributed.
         samples: Orders drawn for the row's batch; 0 where all its coalitions were counted out or it is unattributed.
-        lopsided: Whether the row's batch is one in which few requests have most of the energy.
+        lopsided: Whether few requests carry the row's batch: its middle request has less than a third of the mean
+            share, so that errors small beside the mean are large beside most shares.
         reached: Whether the mean standard error of the row's batch came below the tolerance.
         n_sampled, n_exact, n_lopsided, n_unreached: Batches.
         evaluations: Coalitions whose worth was asked for.
@@ -154,6 +155,25 @@ def _chance(seed: int, batch: object) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(key[:8], "big")])
 
 
+def suggested(batch: Mapping[str, NDArray[Any]]) -> Suggest:
+    """Control games for a batch, from its columns and from each request's worth alone."""
+    start, end = (batch[name].astype(np.float64) for name in ("start_step", "end_step"))
+    prompt, output = (batch[name].astype(np.float64) for name in ("prompt_tokens", "output_tokens"))
+
+    def suggest(alone: Floats, marginal: Floats) -> list[Control]:
+        amounts = {
+            "output": output,
+            "prompt": prompt,
+            "tokens": prompt + output,
+            "end": end - start.min(),
+            "before": start.max() - start,
+            "alone": np.maximum(alone, 0.0),
+        }
+        return controls_of(start.size, amounts, start, end)
+
+    return suggest
+
+
 def _one(
     game: BatchGame,
     view: Mapping[str, NDArray[Any]],
@@ -162,24 +182,12 @@ def _one(
     cap: int,
     rng: np.random.Generator,
 ) -> Estimate:
-    start, end = view["start_step"].astype(np.float64), view["end_step"].astype(np.float64)
-    prompt, output = (view[name].astype(np.float64) for name in ("prompt_tokens", "output_tokens"))
-
-    def suggest(alone: Floats, marginal: Floats) -> list[Control]:
-        amounts = {
-            "output": output,
-            "prompt": prompt,
-            "tokens": prompt + output,
-            "end": end,
-            "before": start.max() - start,
-            "alone": np.maximum(alone, 0.0),
-        }
-        return controls_of(start.size, amounts, start, end)
-
     def worth(masks: Masks) -> Floats:
         return game(view, masks)  # type: ignore[return-value]  # checked where it is asked
 
-    return estimate(worth, start.size, suggest, samples=samples, tolerance=tolerance, cap=cap, rng=rng)
+    return estimate(
+        worth, view["start_step"].size, suggested(view), samples=samples, tolerance=tolerance, cap=cap, rng=rng
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,5 +258,9 @@ def _put_together(
 
 
 def _lopsided(found: Estimate) -> bool:
-    """Whether few of the requests have most of the energy."""
-    return bool(found.shares.max() > 4 * found.shares.mean()) if found.shares.size > 1 else False
+    """Whether the middle request has less than a third of the mean share.
+
+    Few long requests among many short ones then carry the batch, and an error that is small beside the mean share is
+    not so beside most of the shares.
+    """
+    return bool(np.median(found.shares) * 3 < found.shares.mean())
