@@ -31,11 +31,11 @@ from attribution.stays import Floats, Ints
 
 Suggest = Callable[[Floats, Floats], Sequence[Control]]
 
-FEWEST = 20  # orders below which no standard error is worth its name
+FEWEST = 40  # orders below which no standard error is worth its name
 _FOLDS = 10
 _ALWAYS = 6  # requests up to which all coalitions are counted out whatever was asked for
 _TAIL = 0.05  # of the tolerance: how near the whole batch's worth an order is cut short
-_WIDENING = 3.0  # over pairs - 1: 1.2 is Student's; the rest is for coefficients learnt from few pairs, as measured
+_WIDENING = 5.0  # over pairs - 1: 1.2 is Student's; the rest is for coefficients learnt from few pairs, as measured
 _ROUNDING = 1e-12  # of the total
 _CELLS = 2**23  # numbers of the controls held at once
 
@@ -47,7 +47,8 @@ class Estimate:
     Attributes:
         shares: (n,) Joules; they sum to ``total``.
         std_error: (n,) Standard error of each, 0 where exact. It is widened for few pairs, so that 1.96 of them cover
-            in 95 of 100 cases, and has in it what cutting orders short may have added.
+            in 95 of 100 cases, has in it what cutting orders short may have added, and is never smaller than what one
+            more pair, as far out as the batch's pairs are on average, would move the share by.
         alone, marginal: (n,) Worth of each request by itself, and what the batch would save without it.
         total: Worth of the whole batch.
         orders: Orders drawn, reverses counted; 0 where all coalitions were counted out.
@@ -90,7 +91,7 @@ def estimate(
         worth: Joules of coalitions (k, n).
         n: Requests.
         suggest: Gives the controls from each request's worth alone and its marginal to all the others.
-        samples: Orders at the first look, at least 20; an odd one is rounded up.
+        samples: Orders at the first look, at least 40; an odd one is rounded up.
         tolerance: Of the mean standard error, over the mean share.
         cap: Most orders.
         rng: Where chance comes from.
@@ -116,6 +117,7 @@ def estimate(
         order = np.concatenate([order, fresh])
         drawn = _adjusted(Chains.of(order), odd_of.more(fresh), total, controls)
         std_error = drawn.std(axis=0, ddof=1) / np.sqrt(pairs) * (1 + _WIDENING / (pairs - 1))
+        std_error = np.maximum(std_error, std_error.mean() / np.sqrt(pairs))  # one pair more may lie so far out
         std_error = np.hypot(std_error, 2 * tail if odd_of.cut else _ROUNDING * abs(total))
         reached = bool(std_error.mean() * n <= tolerance * abs(total))
         if reached or 2 * pairs >= cap:

@@ -100,7 +100,7 @@ def attribute_sampled(
         game: ``game(batch, coalitions)`` gives (k,) joules at the facility of coalitions (k, n) of one batch.
             ``batch`` has ``prompt_tokens``, ``output_tokens``, ``start_step``, ``end_step`` and the given ``columns``,
             each (n,), rows in the order of the log. Nobody costs nothing.
-        samples: Orders drawn at first, at least 20.
+        samples: Orders drawn at first, at least 40.
         tolerance: Doubles them until the mean standard error of the batch's shares is at most this part of their mean,
         cap: or so many orders are drawn.
         seed: Same seed, same bytes.

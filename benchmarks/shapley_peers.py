@@ -245,9 +245,9 @@ def _percent(part: float) -> str:
 
 
 def _orders(cells: dict[tuple[str, str], Cell], label: str, samples: int) -> str:
-    """Error falls with the square root of the orders; at least 20 are drawn."""
+    """Error falls with the square root of the orders; at least 40 are drawn."""
     needed = [samples * (float(np.mean(cells[label, kind].mean)) / 0.02) ** 2 for kind in KINDS]
-    return " | ".join("20" if k <= 20 else f"{k:,.0f}" for k in needed)
+    return " | ".join("40" if k <= 40 else f"{k:,.0f}" for k in needed)
 
 
 def write(page: Path, text: str) -> None:
@@ -262,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--traces", type=Path, help="directory with the Azure traces as Parquet; else requests drawn")
     parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--batches", type=int, default=2, help="of each kind")
+    parser.add_argument("--batches", type=int, default=1, help="of each kind")
     parser.add_argument("--repeats", type=int, default=2, help="of each batch")
     parser.add_argument("--write", type=Path, help="the page to write")
     given = parser.parse_args()
