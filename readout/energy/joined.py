@@ -9,6 +9,7 @@ import polars as pl
 from readout.energy.games import sampling
 from readout.energy.model import CARBON, ENERGY, energy_model, given, require_columns
 from readout.energy.rows import COLD, RULES, SHARE, Attributed, attribute_log, rule_column
+from readout.errors import LogError
 from readout.logs import Beside, Source
 from readout.scratch import Scratch
 from readout.spec.model import Spec
@@ -55,3 +56,15 @@ def attributed(spec: Spec, source: Source, seed: int = 0) -> tuple[Source, Attri
         frame.select(columns).write_parquet(path, compression="lz4")
         files.append(str(path))
     return replace(source, beside=replace(source.beside, files=tuple(files), folder=folder)), found
+
+
+def joined_if_asked(spec: Spec, source: Source, seed: int = 0) -> Source:
+    """The files with the attribution's columns where a metric of the spec names one and the log can give it, else as
+    they are."""
+    asked = any(name in repr(metric) for name in given(spec) for metric in spec.metrics.values())
+    if not asked:
+        return source
+    try:
+        return attributed(spec, promised(spec, source), seed)[0]
+    except LogError:
+        return source

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from readout import energy
 from readout.errors import LogError, Problem, SpecError
 from readout.evidence import count, rows_table
 from readout.faults import reading
@@ -79,7 +80,8 @@ def read_past(spec: Spec, as_of: datetime) -> Past:
         SpecError: SQL that does not parse, or no metric that can be planned for.
     """
     spec, absent = _without_absent(spec)
-    logs = open_logs(_plain(spec), as_of, past=True)
+    source = energy.joined_if_asked(spec, find_source(spec.logs.path, spec.base))
+    logs = open_logs(_plain(spec), as_of, past=True, source=source)
     terms, left_out = _terms(spec, logs)
     with reading(spec, logs):
         arm, labels = _arm(spec, logs)

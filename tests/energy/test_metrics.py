@@ -132,3 +132,28 @@ def test_energy_as_a_covariate_is_a_bad_control(world):
     bad = next(c for c in outcome.json["checks"] if c["name"] == "bad_controls")
     assert bad["status"] in ("warn", "fail")
     assert "'energy_wh' is by its name cost or energy" in bad["message"]
+
+
+def test_energy_pays_and_is_planned_for(world):
+    """Economics take it as a cost, and a plan as a metric of past logs."""
+    frame = logged(world)
+    economics = {"value": {"metric": "success", "usd": 0.001}, "cost": {"column": "energy_wh", "usd": 0.0002}}
+    success = {"column": "success", "better": "higher"}
+    readout = world.readout(frame, {**ATTRIBUTION, "metrics.success": success, "economics": economics})
+    wh, _ = shares(frame)
+    net = 0.001 * frame["success"].to_numpy() - 0.0002 * wh
+    treated = (frame["arm"] == "new").to_numpy()
+    expected = 1000 * (net[treated].mean() - net[~treated].mean())
+    assert readout.economics["net_usd_per_1k_requests"]["estimate"] == pytest.approx(expected, rel=1e-8)
+    primary = {"latency": {**ENERGY, "role": "primary", "minimum_effect": "5%"}}
+    spec = world.write(frame, {**ATTRIBUTION, "metrics": primary})
+    planned = world.command("plan", spec, "--out", world.out, "--as-of", "2026-10-20", "-q", "--format", "json")
+    assert planned.code == 0, planned.err
+    sight = next(d for d in planned.json["designs"] if d["kind"] == "user_rct")["metrics"][0]
+    assert sight["past_value"] == pytest.approx(wh.mean(), rel=0.01)
+
+
+def test_the_same_logs_give_the_same_bytes(world):
+    world.write(logged(world), {**CARBON, "metrics.wh": ENERGY})
+    first = world.run("--format", "json").out
+    assert world.run("--format", "json").out == first
