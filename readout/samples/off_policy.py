@@ -23,14 +23,14 @@ from estimators.weight_diagnostics import WeightDiagnostics, weight_diagnostics_
 from readout.errors import LogError, SpecError
 from readout.logs import Logs
 from readout.logs.treated import rules_of
-from readout.reduce import Table, collect, pilot
+from readout.reduce import Table, collect
 from readout.samples import encoding as encodings
 from readout.samples import policy_cells
 from readout.samples import policy_words as said
 from readout.samples import target as targets
 from readout.samples.base import KEPT
 from readout.samples.held import finite_table
-from readout.samples.policy_columns import model_columns, policy_first
+from readout.samples.policy_columns import first_values, model_columns, policy_first
 from readout.samples.policy_held import score_held
 from readout.samples.policy_rows import How, Rows, shared
 from readout.samples.policy_scores import Scored, score
@@ -121,7 +121,7 @@ class OffPolicy:
     def tables(self, terms: Sequence[Term]) -> list[Table]:
         first = next(m.name for m in self._spec.metrics.values() if m.role == "primary")
         self._terms = sorted(terms, key=lambda term: term.name != first)
-        self._pilot = _first_values(self._logs, self._terms[0])
+        self._pilot = first_values(self._logs, self._terms[0])
         schema = self._logs.source.schema
         numbers = {MODEL + name: pl.col(name) for name in self.columns if schema[name].is_float()}
         seen = {f"seen {t.name}": _seen(t).cast(pl.Int8) for t in self._terms}
@@ -388,15 +388,6 @@ class OffPolicy:
         if problem:
             raise LogError([self._spec.source.problem(FOLD_AT, problem)])
         return tuple(frame["fold"].unique().sort().to_list())
-
-
-def _first_values(logs: Logs, term: Term) -> tuple[float, float]:
-    """Mean and standard deviation of a term on a row, from slices of the log; of a ratio over its mean denominator."""
-    num, den = term.num.cast(pl.Float64).fill_nan(None), term.weight.cast(pl.Float64)
-    asked = [num.mean().alias("mean"), num.std().alias("spread"), den.mean().alias("den")]
-    seen = pilot(logs.frame, asked, logs.source.rows).mean().row(0, named=True)
-    below = seen["den"] if term.den is not None and seen["den"] else 1.0
-    return float(seen["mean"] or 0.0) / below, float(seen["spread"] or 0.0) / below
 
 
 def _number(option: Any) -> float | None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from estimators.doubly_robust import kept_weights
 from estimators.penalised import Penalty
 from estimators.reward_model import FittedRewards, LinearRewards
-from estimators.weight_diagnostics import largest_of
+from estimators.weight_diagnostics import largest_of, tail_length
 from readout.samples.policy_rows import Chunk, How, Matrix, Rows, places, read, shared
-from readout.samples.policy_sums import ByUnit, Side, Vector
+from readout.samples.policy_sums import ByAction, ByUnit, Side, Vector
 from readout.samples.target import OTHER
 from readout.terms import Term
 
@@ -39,6 +39,7 @@ class Scored:
     Attributes:
         sums: By unit; names are those of the terms, see :mod:`policy_sums`.
         constants: Policies that always take one action, for the first term.
+        by_action: What the constants are made of where they are kept by unit.
         trade: The target under another ``(clip | switch | none, at)``, for the first term.
         clipped: By the prefix of shared sums: rows whose weight was cut, and by how much.
         top: The largest weights, as given; ``total`` and ``squares`` are of all of them.
@@ -51,6 +52,7 @@ class Scored:
     sums: ByUnit
     constants: dict[str, Side]
     trade: dict[tuple[str, float], Side]
+    by_action: ByAction | None = None
     clipped: dict[str, tuple[float, float]] = field(default_factory=dict)
     top: Vector = field(default_factory=lambda: np.empty(0))
     total: float = 0.0
@@ -81,10 +83,12 @@ def empty(rows: Rows, how: How) -> Scored:
     """Sums to which no row was added."""
     alone = rows.units is None and rows.n > MOST_ALONE
     listed = [name for name in rows.target.actions if name != OTHER][:MOST_CONSTANT]
+    by_action = None if alone else ByAction(rows.n, listed)
     return Scored(
         ByUnit(rows.n),
-        {name: Side(None if alone else ByUnit(rows.n)) for name in listed},
+        by_action.sides if by_action else {name: Side(None) for name in listed},
         {key: Side(None if alone else ByUnit(rows.n)) for key in _trades(how)},
+        by_action,
     )
 
 
@@ -113,6 +117,12 @@ class Predicted:
         width = 1 if rows.terms[0].den is None else 2
         first = replace(fitted, coef=fitted.coef[..., :width], rows=fitted.rows[..., :width], through=None)
         return cls(found.direct, found.logged, found.fitted, first.predict(chunk.x, chunk.fold))
+
+    def of_rows(self, some: NDArray[np.bool_]) -> Predicted:
+        """What they say of some of the rows, but for every action."""
+        if some.all():
+            return self
+        return Predicted(self.direct[some], self.logged[some], None, None)
 
 
 @dataclass
@@ -237,7 +247,9 @@ def target_scores(how: How, reward: Vector, w: Vector, column: int, predicted: P
 def _look_at(scored: Scored, rows: Rows, chunk: Chunk, w: Vector) -> None:
     """The weights' tail, and weighted values of the first term, for a bound of its value."""
     weight = chunk.weight
-    scored.top = largest_of(np.concatenate([scored.top, weight]), rows.total)
+    full = len(scored.top) > tail_length(rows.total)
+    larger = weight[weight > scored.top.min()] if full else weight
+    scored.top = largest_of(np.concatenate([scored.top, larger]), rows.total)
     scored.total += float(weight.sum())
     scored.squares += float(weight @ weight)
     scored.largest = max(scored.largest, float(w.max(initial=0.0)))
@@ -261,13 +273,20 @@ def _add_sides(scored: Scored, rows: Rows, how: How, chunk: Chunk, predicted: Pr
     rewards = np.where(seen[:, None], chunk.rewards[:, : len(columns)], 0.0)
     counted = seen.astype(np.float64)
     scored.sums.add(SEEN, chunk.codes, counted)
+    # By weights alone, a row of no weight tells of no value; only where rows are the units does it count as one.
+    told = seen if predicted is not None or rows.units is None else seen & (chunk.weight > 0.0)
+    codes, given, known = chunk.codes[told], chunk.weight[told], rewards[told]
+    mine = None if predicted is None else predicted.of_rows(told)
     for (kind, cap), side in scored.trade.items():
-        clip, switch = (cap if kind == "clip" else None), (cap if kind == "switch" else None)
-        w = kept_weights(chunk.weight, clip, switch)
-        parts = [target_scores(how, rewards[:, c], w, c, predicted) * counted for c in columns]
-        den = parts[1] if ratio else w * counted if how.method == "snips" else None
-        side.add(chunk.codes[seen], parts[0][seen], None if den is None else den[seen], w[seen], chunk.weight[seen])
+        w = kept_weights(given, cap if kind == "clip" else None, cap if kind == "switch" else None)
+        parts = [target_scores(how, known[:, c], w, c, mine) for c in columns]
+        side.add(codes, parts[0], parts[1] if ratio else w if how.method == "snips" else None, w, given)
     inverse = kept_weights(chunk.inverse, how.clip, how.switch)
+    if scored.by_action is not None and (predicted is None or predicted.every is None):
+        v = inverse * counted
+        den = v * rewards[:, 1] if ratio else None if how.method == "ips" and predicted is None else v
+        scored.by_action.add(chunk.codes, chunk.action, v, v * rewards[:, 0], den)
+        return
     for code, side in enumerate(scored.constants.values()):
         v = np.where(chunk.action == code, inverse, 0.0)
         parts, den = _constant(rewards, v, code, columns, counted, how, predicted)

@@ -45,6 +45,9 @@ class ByUnit:
         """Adds each row's value to its unit's sum."""
         if name not in self.sums:
             self.sums[name] = np.zeros(self.units)
+        some = np.flatnonzero(values)
+        if 2 * len(some) < len(values):  # most weights are 0 where there are many actions
+            codes, values = codes[some], values[some]
         if self.units > 4 * len(codes):
             np.add.at(self.sums[name], codes, values)
         else:
@@ -127,8 +130,7 @@ class Side:
             return
         for name, values in (("num", num), ("den", den)):
             if values is not None:
-                some = np.flatnonzero(values)
-                self.by_unit.add(name, codes[some], values[some])
+                self.by_unit.add(name, codes, values)
 
     def sums(self, rows: Vector) -> UnitSums:
         """Its sums by unit, as :func:`estimators.clip_trade.clip_trade` takes them; ``rows`` of each unit."""
@@ -153,6 +155,51 @@ class Side:
         num, den, some = self.by_unit.get("num"), self.by_unit.sums.get("den", rows), rows > 0.0
         found = value_of(num[some], den[some], alpha=alpha)
         return found.value, found.std_error, found.ci_low, found.ci_high
+
+
+class ByAction:
+    """Policies that always take one action, by weights alone: a row adds to that of its own action, and to no other.
+
+    Attributes:
+        sides: By the action's name; they look into the arrays that rows are added to.
+    """
+
+    def __init__(self, units: int, names: Sequence[str]) -> None:
+        self._num = np.zeros((units, len(names)))
+        self._den: NDArray[np.float64] | None = None
+        self.sides = {name: Side(ByUnit(units)) for name in names}
+        self._show("num", self._num)
+
+    def add(self, codes: Codes, action: Codes, w: Vector, num: Vector, den: Vector | None) -> None:
+        """Adds rows of actions numbered as the names are; others, and rows of no weight, count for none."""
+        count = len(self.sides)
+        some = np.flatnonzero((w > 0.0) & (action >= 0) & (action < count))
+        action, w = action[some], w[some]
+        for side, total, squares in zip(
+            self.sides.values(), np.bincount(action, w, count), np.bincount(action, w * w, count), strict=True
+        ):
+            side.w += float(total)
+            side.w2 += float(squares)
+        at = codes[some] * count + action
+        _sum_into(self._num, at, num[some])
+        if den is not None:
+            if self._den is None:
+                self._den = np.zeros_like(self._num)
+                self._show("den", self._den)
+            _sum_into(self._den, at, den[some])
+
+    def _show(self, name: str, sums: NDArray[np.float64]) -> None:
+        for k, side in enumerate(self.sides.values()):
+            assert side.by_unit is not None
+            side.by_unit.sums[name] = sums[:, k]
+
+
+def _sum_into(sums: NDArray[np.float64], at: Codes, values: Vector) -> None:
+    flat = sums.reshape(-1)
+    if flat.size > 4 * len(at):
+        np.add.at(flat, at, values)
+    else:
+        flat += np.bincount(at, values, flat.size)
 
 
 def unit_sums(
