@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attribution import Batches, EnergyModel, Game, resolve
+from attribution.permutations import FEWEST
 from attribution.sampling import BatchGame, for_model
 from readout.energy.model import asked
 from readout.errors import Problem, SpecError
 from readout.spec.model import Spec
 from readout.text import visible
 
-FEWEST = 20  # orders that a standard error takes
 PREFIX, PREFIX_TOKENS = "@prefix", "@prefix_tokens"
 
 

@@ -141,7 +141,7 @@ def test_a_log_of_which_nothing_can_be_attributed_is_refused(world):
             3,
             "attribution.cold_start.by: the log has no column 'pod'",
         ),
-        ({"attribution": {"columns": COLUMNS, "samples": 5, "method": "sampled"}}, 2, "samples: expected at least 20"),
+        ({"attribution": {"columns": COLUMNS, "samples": 5, "method": "sampled"}}, 2, "samples: expected at least 40"),
     ],
 )
 def test_what_is_wrong_is_told_where_it_stands(world, changes, code, said):
