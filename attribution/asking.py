@@ -103,10 +103,7 @@ class Odd:
 
     def _carry(self, rows: Ints) -> None:
         """Asks for all that is not known of these orders, and looks whether any leaves the whole batch's worth."""
-        n = self._ask.n
-        step = max(_CELLS // (n * n), 1)
-        for low in range(0, rows.size, step):
-            self._fill(rows[low : low + step], np.arange(1, n - 2))
+        self._fill(rows, np.arange(1, self._ask.n - 2))
         near = np.abs(self._worth[rows] - self._total) <= self._tail
         if (np.maximum.accumulate(near, axis=1) & ~near).any():
             self._safe = False
@@ -115,8 +112,10 @@ class Odd:
     def _fill(self, rows: Ints, at: Ints) -> None:
         """Asks for the first k + 1 of orders ``rows``, for each k of ``at``, where not known."""
         which, where = np.nonzero(np.isnan(self._worth[np.ix_(rows, at)]))
-        row, k = rows[which], at[where]
-        self._worth[row, k] = self._ask(self._place[row] <= k[:, None])
+        step = max(_CELLS // self._ask.n, 1)
+        for low in range(0, which.size, step):
+            row, k = rows[which[low : low + step]], at[where[low : low + step]]
+            self._worth[row, k] = self._ask(self._place[row] <= k[:, None])
 
     def _worth_cutting(self) -> bool:
         """Whether the orders carried through were near the whole batch's worth for a tenth of their way."""
@@ -127,8 +126,7 @@ class Odd:
         """Asks portion by portion, and leaves out (inf) what lies behind an order's first worth near the whole's."""
         n = self._ask.n
         for at in np.array_split(np.arange(1, n - 2), min(_BLOCKS, max(n - 3, 1))):
-            for low in range(0, rows.size, max(_CELLS // (n * n), 1)):
-                self._fill(rows[low : low + max(_CELLS // (n * n), 1)], at)
+            self._fill(rows, at)
             near = (np.abs(self._worth[np.ix_(rows, at)] - self._total) <= self._tail).any(axis=1)
             done = rows[near]
             if done.size:
