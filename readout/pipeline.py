@@ -34,7 +34,7 @@ from readout.samples import Blocks, Clusters, Sample, before, sample_of
 from readout.samples.base import Explains, NotDrawn
 from readout.segments import asked, groups
 from readout.segments.reading import read_segments
-from readout.spec.available import DESIGNS, require_available
+from readout.spec.available import require_available
 from readout.spec.designs import RANDOMIZED
 from readout.spec.model import Spec
 from readout.terms import Term, metric_terms
@@ -126,8 +126,6 @@ def check(
     spec = specs.load(spec_path, overrides)
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     progress("reading the logs")
-    if spec.design.kind not in DESIGNS:
-        return _readable(spec, moment)
     evidence = gather(spec, moment, seed or 0)
     found = tuple(one(evidence) for one in checks.before_effects(spec.design.kind))
     return CheckReport(spec.name, evidence.rows(), found, _notes(evidence))
@@ -293,15 +291,6 @@ def _require_values(evidence: Evidence, metrics: Sequence[Term]) -> None:
             problems.append(evidence.spec.source.problem(("metrics", term.name), message, on_key=True))
     if problems:
         raise LogError(problems)
-
-
-def _readable(spec: Spec, as_of: datetime) -> CheckReport:
-    """Of a design whose checks are not available yet: the files and the mapped columns."""
-    logs = open_logs(spec, as_of)
-    metric_terms(spec, logs)
-    n = logs.source.rows
-    note = f"checks of {spec.design.kind} are not available yet: only the spec, the files and their columns were read"
-    return CheckReport(spec.name, Rows(n, n, {}), (), (note,))
 
 
 def _diagnostics(evidence: Evidence, found: Sequence[Check]) -> dict[str, Any]:

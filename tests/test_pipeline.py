@@ -196,16 +196,6 @@ def test_a_check_report_holds_no_effect(world, field):
     assert not names & {"rollback_trigger"}
 
 
-def test_check_reads_a_design_that_is_not_available_yet(world):
-    design = {
-        "design": {"kind": "ope", "target_policy": {"column": "arm"}}, "logs.columns": {"time": "at", "unit": "user"},
-        "metrics.errors": None,
-    }  # fmt: skip
-    report = pipeline.check(world.write(world.log(), design))
-    assert (report.rows.read, report.failed) == (480, False)
-    assert "not available yet" in report.notes[0]
-
-
 def test_rows_are_accounted_for(world):
     frame = world.log().with_columns(
         arm=pl.when(pl.col("user") == 0).then(None).when(pl.col("user") == 1).then(pl.lit("beta")).otherwise("arm"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 
@@ -14,6 +16,15 @@ def label(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         whole = expr.is_finite() & (expr == expr.floor()) & (expr.abs() < 2**53)
         return pl.when(whole).then(expr.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(expr.cast(pl.String))
     return expr.cast(pl.String)
+
+
+def coded(text: pl.Expr, names: Sequence[str], other: int | None = None) -> pl.Expr:
+    """Where each label stands in ``names``; ``other`` (None: null) where it is none of them, or null.
+
+    A row at a time: replacing by a table would hold the whole column in memory where it feeds a sum.
+    """
+    code = text.cast(pl.Enum(names), strict=False).to_physical().cast(pl.Int32)
+    return code if other is None else code.fill_null(other)
 
 
 def to_utc(expr: pl.Expr, dtype: pl.DataType, timezone: str) -> pl.Expr:

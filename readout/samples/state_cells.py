@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from readout.logs import Logs
-from readout.logs.values import label
+from readout.logs.values import coded, label
 from readout.reduce import pilot
 from readout.samples.design_matrix import TEXT
 from readout.text import visible
@@ -47,9 +47,8 @@ class Axis:
             values = pl.col(self.name).cast(pl.Float64)
             parts = sum((values >= cut).cast(pl.Int8) for cut in self.cuts)
             return parts  # type: ignore[return-value]
-        codes = {level: i for i, level in enumerate(self.levels)}
         text = label(pl.col(self.name), dtype).cast(pl.String)
-        found = text.replace_strict(codes, default=len(self.levels), return_dtype=pl.Int8)
+        found = coded(text, self.levels, len(self.levels)).cast(pl.Int8)
         return pl.when(text.is_not_null()).then(found)
 
     def said(self, part: int | None) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 
 from readout.errors import LogError, Problem, SpecError
 from readout.logs import Logs
-from readout.logs.values import label
+from readout.logs.values import coded, label
 from readout.reduce import Table, collect
 from readout.spec.designs import OPE
 from readout.spec.model import Spec
@@ -86,7 +86,7 @@ def target_of(spec: Spec, logs: Logs, rows: pl.Expr) -> Target:
     actions = _actions(spec, design, logs, rows, wanted)
     codes = {name: code for code, name in enumerate(actions) if name != OTHER}
     other = codes.get(OTHER, len(codes)) if OTHER in actions else None
-    executed = pl.col("@executed").replace_strict(codes, default=other, return_dtype=pl.Int32)
+    executed = coded(pl.col("@executed"), tuple(codes), other)
     chosen = _chosen(design, logs, wanted, codes)
     read = tuple(dict.fromkeys(_columns(design)))
     if design.policy_probability is None:
@@ -227,7 +227,7 @@ def _actions(spec: Spec, design: OPE, logs: Logs, rows: pl.Expr, wanted: pl.Expr
 def _chosen(design: OPE, logs: Logs, wanted: pl.Expr | None, codes: dict[str, int]) -> pl.Expr | None:
     """Code of the action that rules or a column give; null where it is none of the actions."""
     if wanted is not None:
-        return wanted.replace_strict(codes, default=None, return_dtype=pl.Int32)
+        return coded(wanted, tuple(codes))
     if design.target_policy is None:
         return None
     policy = design.target_policy

@@ -9,19 +9,7 @@ from typing import Any
 from readout.errors import SpecError
 from readout.spec.designs import BY_ROW, KINDS, PANELS
 from readout.spec.model import Spec
-from readout.spec.problems import Finding, KeyPath, listing, sort_problems
-
-DESIGNS = (
-    "user_rct", "request_rct", "cluster_rct", "switchback", "observational", "did", "synthetic_control", "iv", "rdd",
-    "ope",
-)  # fmt: skip
-METHODS = (
-    "difference_in_means", "cuped", "regression_adjusted", "cluster_means", "cluster_robust",
-    "randomization_inference", "block_regression", "horvitz_thompson", "aipw", "outcome_regression", "ipw", "matching",
-    "dml", "callaway_santanna", "two_by_two", "event_study", "synthetic_control",
-    "synthetic_did", "two_stage_least_squares", "wald", "local_linear", "doubly_robust", "direct_method", "ips",
-    "snips",
-)  # fmt: skip
+from readout.spec.problems import Finding, KeyPath, sort_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +35,6 @@ NOT_DRAWN = (*PANELS, *BY_ROW)
 NOT_READ_BY_SEGMENT = NOT_DRAWN
 WITHOUT_RULES = tuple(kind for kind in KINDS if kind != "ope")
 LATER: tuple[Later, ...] = (
-    Later("design.kind", lambda kind: kind not in DESIGNS, "the design {value}", f"available: {listing(DESIGNS)}"),
-    Later("estimator.method", lambda m: m not in METHODS, "the method {value}", f"available: {listing(METHODS)}"),
     Later(
         "decision.frame",
         lambda frame: frame == "rule",
@@ -140,7 +126,7 @@ def _asked(spec: Spec, later: Later) -> Iterable[Finding]:
         if later.asked(value):
             what = later.what.format(value=value)
             message = f"{what}: not available yet" if what else "not available yet"
-            yield Finding(_as_written(path), message, later.hint, on_key=not what)
+            yield Finding(path, message, later.hint, on_key=not what)
 
 
 def _values(value: Any, parts: list[str], path: KeyPath) -> Iterable[tuple[KeyPath, Any]]:
@@ -152,10 +138,3 @@ def _values(value: Any, parts: list[str], path: KeyPath) -> Iterable[tuple[KeyPa
             yield from _values(value[name], parts[1:], (*path, name))
     elif hasattr(value, parts[0]):
         yield from _values(getattr(value, parts[0]), parts[1:], (*path, parts[0]))
-
-
-def _as_written(path: KeyPath) -> KeyPath:
-    """Options stand beside the method in YAML."""
-    if path[:1] == ("estimator",) and len(path) > 1:
-        return ("estimator", path[-1])
-    return path
