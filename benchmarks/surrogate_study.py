@@ -22,7 +22,7 @@ from estimators.errors_in_variables import Cases, fit
 from estimators.inference import EstimationError, t_quantile
 from estimators.surrogate import Surrogate, surrogate
 from readout.spec.metrics import Metric
-from readout.surrogates.judged import Short, faults, paradox_of
+from readout.surrogates.judged import Short, faults, harm_of, paradox_of
 
 SLOPE, INTERCEPT, MIDDLE = 2.0, 0.3, 0.5
 LONG_ERROR = 1.4  # a long effect's error over a short one's
@@ -134,8 +134,9 @@ def held(world: World, seeds: int) -> str:
             model = surrogate(cases.x, np.sqrt(cases.var_x), cases.y, np.sqrt(cases.var_y), correlation=correlation)
         except EstimationError:
             continue
-        _, paradox = paradox_of(now, LONG, model, model.predict(now.estimate, now.std_error))
-        if not any(faults(now, LONG, model, paradox)):
+        foretold = model.predict(now.estimate, now.std_error)
+        harm = paradox_of(now, LONG, model, foretold) or harm_of(now, LONG, foretold, foretold.below_zero)
+        if model.rests_on is None and not any(faults(now, LONG, model, harm)):
             holds += 1
             good += true > 0.0
     share = f"{100 * good / holds:.0f} %" if holds else "–"

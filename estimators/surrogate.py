@@ -23,6 +23,7 @@ from estimators.random_effects import random_effects
 
 FEWEST = 5
 """Experiments below which nothing is said."""
+_FAR = 6.0  # standard deviations, by the median, at which an experiment is said to be far off
 _PARTS = 50  # in which experiments are left out, where they are more
 
 
@@ -56,6 +57,9 @@ class Surrogate:
         loo_error: Root mean square of measured long effects less what the other experiments foretell.
         mean_error: The same where the others' mean long effect foretells it.
         shortest, longest: Range of the measured short effects.
+        rests_on: The experiment that holds more than half of what the slope rests on, and without which none is shown;
+            None where there is none.
+        farthest: The experiment farthest from what the others foretell, and what they do; None where it is not far off.
     """
 
     n: int
@@ -67,6 +71,8 @@ class Surrogate:
     mean_error: float
     shortest: float
     longest: float
+    rests_on: int | None = None
+    farthest: tuple[int, float] | None = None
 
     def predict(self, short: float, std_error: float = 0.0) -> Prediction:
         """The long-run effect of an experiment with this short effect; ``std_error`` is the short effect's own."""
@@ -121,8 +127,9 @@ def surrogate(
     """
     n = len(short)
     if n < FEWEST:
-        count = "one past experiment says" if n == 1 else f"{n or 'no'} past experiments say"
-        raise EstimationError(f"{count} nothing yet: at least {FEWEST} are needed")
+        count = "one past experiment says" if n == 1 else f"{n} past experiments say"
+        said = f"{count} nothing yet" if n else "there is no past experiment"
+        raise EstimationError(f"{said}: at least {FEWEST} are needed")
     shared = np.zeros(n) if correlation is None else correlation * short_se * long_se
     cases = Cases(short, long, short_se**2, long_se**2, shared)
     line = fit(cases, alpha=alpha)
@@ -141,4 +148,32 @@ def surrogate(
         mean_error=float(np.sqrt(np.mean((long - means[groups]) ** 2))),
         shortest=float(short.min()),
         longest=float(short.max()),
+        rests_on=_rests_on(cases, line, alpha),
+        farthest=_farthest(missed, long),
     )
+
+
+def _farthest(missed: Vector, long: Vector) -> tuple[int, float] | None:
+    """The largest miss where it is far beyond the others: what is usual is measured without it, by the median."""
+    size = np.abs(np.where(np.isfinite(missed), missed, 0.0))
+    most = int(np.argmax(size))
+    usual = float(np.median(np.delete(size, most))) / 0.6745
+    return (most, float(long[most] - missed[most])) if size[most] > _FAR * usual else None
+
+
+def _rests_on(cases: Cases, line: Line, alpha: float) -> int | None:
+    """The experiment with more than half of the weighted squares of short effects, if no slope is shown without it."""
+    way = math.copysign(1.0, line.slope)
+    if not min(way * line.low, way * line.high) > 0.0:
+        return None
+    weight = 1.0 / (line.between + cases.var_y + line.slope**2 * cases.var_x - 2.0 * line.slope * cases.covariance)
+    squares = weight * (cases.x - float(weight @ cases.x) / float(weight.sum())) ** 2
+    most = int(np.argmax(squares))
+    if squares[most] <= 0.5 * squares.sum():
+        return None
+    rest = Cases(*(np.delete(v, most) for v in (cases.x, cases.y, cases.var_x, cases.var_y, cases.covariance)))
+    try:
+        without = fit(rest, alpha=alpha)
+    except EstimationError:
+        return most
+    return None if min(way * without.low, way * without.high) > 0.0 else most

@@ -150,6 +150,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         **not_run.words(evidence.spec, facts.checks),
         **surrogates.words(evidence, facts.arm),
     }
+    words["then"] = words["then_long"] or words["then"] if words["then"] else ""
     targeted = any(kind == "segment" for kind, _ in rule.when)
     return Decision(
         action=rule.action,
@@ -157,7 +158,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         by_arm={},
         rule=rule.rule,
         headline=rule.headline.format(**words),
-        reasons=_reasons(facts, rule, found),
+        reasons=_reasons(facts, rule, found) + _long_run_aside(facts, rule),
         would_change=tuple(text.format(**words) for text in rule.would_change),
         stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + stop_if(evidence, not targeted),
         next_step=rule.next_step.format(**words),
@@ -178,6 +179,12 @@ def _reasons(facts: Facts, rule: Rule, found: Sequence[Match]) -> tuple[str, ...
         said = "Measured, not to be read as the effect: " if doubted else "Measured: "
         reasons.append(said + "; ".join(effect_in_words(m, facts.title(m)) for m in measured))
     return tuple(dict.fromkeys(reasons))
+
+
+def _long_run_aside(facts: Facts, rule: Rule) -> tuple[str, ...]:
+    """That nothing stands for a long-run outcome, where part of the traffic is treated for other reasons."""
+    own = any(kind == "long_run" and state != "unclear" for kind, state in rule.when)
+    return () if own or rule.action not in ("ramp", "target") else surrogates.aside(facts.evidence, facts.arm)
 
 
 def _of_check(check: Check, said: str) -> Match:

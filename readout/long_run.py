@@ -68,7 +68,7 @@ def metrics(spec: Spec) -> list[Metric]:
 def arrived(evidence: Evidence, name: str) -> Arrived:
     """How much of a long-run metric is in."""
     if name not in evidence.terms:
-        why = not_logged(evidence.spec.metrics[name], evidence.logs)
+        why = not_logged(evidence.spec.metrics[name], evidence.spec, evidence.logs)
         return Arrived(0, evidence.total("n"), {}, why)
     known, rows = (evidence.total(column) for column in (_known(name), _rows(name)))
     by_arm = {}
@@ -118,7 +118,7 @@ def refuse_absent(spec: Spec, terms: Sequence[Term], logs: Logs) -> None:
     known = {term.name for term in terms}
     problems = [
         spec.source.problem(
-            at, f"{name!r} is not in yet: {not_logged(spec.metrics[name], logs)}", "name another metric"
+            at, f"{name!r} is not in yet: {not_logged(spec.metrics[name], spec, logs)}", "name another metric"
         )
         for at, name in _built_on(spec)
         if name in spec.metrics and name not in known

@@ -107,7 +107,7 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
     logged: list[Problem] = []
     asked: list[Problem] = []
     for metric in spec.metrics.values():
-        if metric.role == "long_run" and not_logged(metric, logs):
+        if metric.role == "long_run" and not_logged(metric, spec, logs):
             continue
         try:
             terms.append(_term(metric, spec, logs, eligible_only(spec, logs)))
@@ -122,7 +122,7 @@ def metric_terms(spec: Spec, logs: Logs) -> list[Term]:
     return terms
 
 
-def not_logged(metric: Metric, logs: Logs) -> str:
+def not_logged(metric: Metric, spec: Spec, logs: Logs) -> str:
     """Which of a metric's columns the log does not have, or has without a single value, in words; empty where none."""
     schema = logs.source.schema
     names = [name for name in (metric.column, metric.numerator, metric.denominator) if name is not None]
@@ -131,9 +131,11 @@ def not_logged(metric: Metric, logs: Logs) -> str:
             names = pl.sql_expr(metric.expr).meta.root_names()
         except Exception:  # what cannot be parsed is said where it is read
             return ""
+    others = spec.metrics.values()
+    taken = {column for m in others for column in (m.column, m.numerator, m.denominator) if m is not metric}
     for name in names:
         if name not in schema:
-            close = difflib.get_close_matches(name, list(schema), n=1)
+            close = difflib.get_close_matches(name, [c for c in schema if c not in taken], n=1)
             near = f" (there is {visible(close[0])!r})" if close else ""
             return f"the log has no column {visible(name)!r}{near}"
         if schema[name] == pl.Null:

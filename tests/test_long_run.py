@@ -102,7 +102,7 @@ def test_rows_of_the_evidence_may_stand_in_any_order(world):
 @pytest.mark.parametrize(
     ("evidence", "changes", "action", "why"),
     [
-        (None, {}, "stronger_design", "its evidence, past.parquet, is not there"),
+        (None, {}, "stronger_design", "the evidence file past.parquet is not there"),
         (None, {"surrogate": {"ladder": LADDER}}, "stronger_design", "no past experiments are named"),
         (None, {"surrogate": None}, "stronger_design", "no past experiments are named"),
         (past(4), {}, "ramp", "4 past experiments say nothing yet: at least 5 are needed"),
@@ -276,7 +276,7 @@ def test_other_designs_say_that_a_holdout_is_of_units(world):
     asked = {"surrogate": {**ASKED["surrogate"], "holdout": 0.05}, "design.kind": "request_rct"}
     readout = read(world, log(world), past(), asked)
     assert readout.surrogate is not None
-    assert "it keeps units or clusters on control" in readout.surrogate["holdout"]["why"]
+    assert "only in user_rct and cluster_rct" in readout.surrogate["holdout"]["why"]
 
 
 def test_a_design_that_may_not_ship_ramps_on_what_is_foretold(world):
@@ -330,3 +330,93 @@ def test_the_terminal_says_what_is_awaited(world):
     outcome = world.run()
     assert outcome.code == 0
     assert "Long run: stay is not in yet" in " ".join(outcome.out.split())
+
+
+def changed(evidence: pl.DataFrame, experiment: str, **values: float) -> pl.DataFrame:
+    here = pl.col("experiment") == experiment
+    return evidence.with_columns(**{c: pl.when(here).then(v).otherwise(c) for c, v in values.items()})
+
+
+def test_a_slope_that_rests_on_one_experiment_is_a_risk_and_the_experiment_is_named(world):
+    rest = past(slope=0.0, low=-0.02, high=0.02)
+    found = read(world, log(world), changed(rest, "past 4", short_effect=5.0, long_effect=3.0)).surrogate
+    assert found is not None
+    assert found["evidence"]["slope_ci_low"] > 0.0
+    assert found["evidence"]["rests_on"] == "past 4"
+    assert "without the past experiment past 4 no slope is shown" in found["why"]
+
+
+def test_a_row_far_off_the_others_is_named(world):
+    readout = read(world, log(world), changed(past(), "past 6", long_effect=5.0))
+    assert "Far off is `past 6`: its long effect is +5.00" in memo(readout)
+    assert "Far off" not in memo(read(world, log(world), past()))
+
+
+def test_evidence_in_per_cent_is_told_from_the_size_of_its_errors(world):
+    columns = ("short_effect", "short_se", "long_effect", "long_se")
+    readout = read(world, log(world), past(left=0.001).with_columns(*(pl.col(c) * 100.0 for c in columns)))
+    assert readout.decision.action == "stronger_design"
+    assert "times the present standard error on week: they may be in another unit" in readout.decision.headline
+
+
+def test_rows_that_are_in_and_worse_outweigh_what_is_foretold(world):
+    def values(frame: pl.DataFrame) -> list[float | None]:
+        rng = np.random.default_rng(9)
+        return [float(rng.random() < 0.5 - 0.3 * (a == "new")) if rng.random() < 0.5 else None for a in frame["arm"]]
+
+    readout = read(world, log(world, values), past())
+    assert readout.decision.action == "stronger_design"
+    assert "in the rows that are in, stay is worse: -0." in readout.decision.headline
+
+
+def test_a_paradox_is_a_good_short_effect_with_a_bad_long_one_and_no_other_risk(world):
+    frame = log(world).with_columns(week=~pl.col("week"))
+    worse = read(world, frame, past(low=-0.3)).surrogate
+    assert worse is not None
+    assert (worse["evidence"]["paradox"], worse["risk"]) == ("", True)
+    assert "week is worse, and so is the effect foretold for stay" in worse["why"]
+    opposite = read(world, log(world), past(slope=-0.8)).surrogate
+    assert opposite is not None
+    assert "a better week went with a worse stay" in opposite["evidence"]["paradox"]
+
+
+def test_what_is_not_launched_keeps_its_arms_and_what_is_ramped_names_the_risk(world):
+    assert read(world, log(world), None).decision.next_step == (
+        "Keep both arms as they are until stay is in, and read stay there."
+    )
+    unsafe = {"metrics.busy": {"column": "tokens", "role": "guardrail", "better": "lower", "margin": 1e-9}}
+    decision = read(world, log(world), past(4), unsafe).decision
+    assert decision.rule == "not_clear_enough"
+    assert any(line.startswith("surrogate risk: stay is not in yet, and 4 past") for line in decision.reasons)
+    assert decision.would_change[0].endswith("with stay in, or foretold by past experiments: ship.")
+
+
+def test_a_holdout_that_cannot_answer_says_so_without_a_wait_of_centuries(world):
+    metrics = {**METRICS, "metrics.stay": {**METRICS["metrics.stay"], "minimum_effect": 0.001}}
+    asked = {**metrics, "surrogate": {**ASKED["surrogate"], "holdout": 0.02, "weeks": 4}}
+    readout = read(world, log(world), past(), asked)
+    assert readout.surrogate is not None
+    plan = readout.surrogate["holdout"]
+    assert (plan["needed_share"], plan["enough"]) == (None, False)
+    assert plan["most_detectable"] > 0.001
+    assert "so is half of them, which sees" in plan["why"]
+    assert plan["why"].endswith("no holdout answers it")
+
+
+def test_evidence_without_a_long_run_metric_is_refused_and_a_ladder_alone_promises_nothing(world):
+    ladder = {"system": "latency", "user": "week"}
+    asked = {"ladder": ladder, "evidence": "past.parquet", "weeks": 4}
+    with pytest.raises(SpecError) as error:
+        world.readout(log(world), {"metrics.week": METRICS["metrics.week"], "surrogate": asked})
+    assert [p.message for p in error.value.problems] == [
+        "surrogate.evidence: no metric has the role long_run",
+        "surrogate.weeks: no metric has the role long_run",
+    ]
+    alone = world.readout(log(world), {"metrics.week": METRICS["metrics.week"], "surrogate": {"ladder": ladder}})
+    assert "The long-run outcome is in" not in memo(alone)
+    assert "No metric has the role long_run" in memo(alone)
+
+
+def test_a_column_of_another_metric_is_not_offered_for_the_one_that_is_absent(world):
+    metrics = {**METRICS, "metrics.stay": {**METRICS["metrics.stay"], "column": "weeks"}}
+    assert "there is" not in metric(read(world, log(world), past(), metrics), "stay").note

@@ -50,7 +50,7 @@ def surrogate_evidence(evidence: Evidence) -> Check:
         p_value=None if model is None else model.p_value,
         value=None if model is None else model.r2,
         threshold=threshold(evidence.spec, NAME, LEAST_R2),
-        details={"by_arm": by_arm},
+        details={"by_arm": by_arm} if len(by_arm) > 1 else {},
         short=RISK if status == "fail" else "",
     )
 

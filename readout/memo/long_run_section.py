@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def long_run(readout: Readout) -> list[str]:
     return section(
         "## Long run",
         [of_arm] if of_arm else [],
-        [_standing(found)],
+        [_standing(readout, found)],
         _ladder(found),
         _evidence(readout, found),
         _holdout(found),
@@ -47,8 +48,10 @@ def predicted(found: Found) -> str:
     return shown(p["estimate"], p["ci_low"], p["ci_high"])
 
 
-def _standing(found: Found) -> str:
+def _standing(readout: Readout, found: Found) -> str:
     """What is in, and whether anything stands for what is not."""
+    if not any(metric.role == "long_run" for metric in readout.metrics):
+        return "No metric has the role long_run: the ladder shows what moved, and nothing is said of later."
     if not found["awaited"]:
         return "The long-run outcome is in: its effect stands among the others, and nothing has to stand for it."
     waiting = "; ".join(f"{name(metric)} is {markdown(said)}" for metric, said in found["awaited"].items())
@@ -96,19 +99,29 @@ def _line(readout: Readout, evidence: Found) -> str:
     low, high = evidence["slope_ci_low"], evidence["slope_ci_high"]
     ends = [numbers.number(end, 3) if end is not None else "unbounded" for end in (low, high)]
     return (
-        f"Over {numbers.count(evidence['n'])} past experiments, a true effect on {name(evidence['short_metric'])} went "
-        f"with {numbers.number(evidence['slope'])} [{ends[0]}, {ends[1]}] times as large a one on "
-        f"{name(evidence['long_metric'])} ({numbers.level(readout.alpha)} interval, errors of both effects counted), "
-        f"beside {numbers.number(evidence['intercept'], 3, True)} that came whatever it was."
+        f"Over {numbers.count(evidence['n'])} past experiments, the true effect on {name(evidence['long_metric'])} was "
+        f"{numbers.number(evidence['slope'])} [{ends[0]}, {ends[1]}] times that on {name(evidence['short_metric'])} "
+        f"({numbers.level(readout.alpha)} interval, errors of both effects counted), "
+        f"{'plus' if evidence['intercept'] >= 0 else 'less'} {numbers.number(abs(evidence['intercept']))}."
     )
 
 
 def _quality(evidence: Found) -> list[str]:
-    loo, mean = numbers.number(evidence["loo_error"]), numbers.number(evidence["mean_error"])
+    loo, mean = evidence["loo_error"], numbers.number(evidence["mean_error"])
+    foretold = (
+        f"Experiments left out are foretold with an error of {numbers.number(loo)}; the mean alone would leave {mean}."
+        if loo is not None and math.isfinite(loo)
+        else "With an experiment left out, the others tell no line."
+    )
     said = [
-        f"Short effects explain {numbers.percent(evidence['r2'])} of the variance of true long ones (R²). Experiments "
-        f"left out are foretold with an error of {loo}; their mean alone would leave {mean}."
+        f"Short effects explain {numbers.percent(evidence['r2'])} of the variance of true long ones (R²). {foretold}"
     ]
+    if off := evidence["farthest"]:
+        measured, others = (numbers.number(off[key], 3, True) for key in ("long_effect", "foretold"))
+        said.append(
+            f"Far off is {name(off['experiment'])}: its long effect is {measured} where the others foretell {others}; "
+            "is that row right?"
+        )
     if not evidence["between"]:
         said.append("What the line leaves between them cannot be told from their noise, so R² is an upper guess.")
     if evidence["paradox"]:
@@ -123,7 +136,7 @@ def _foretold(readout: Readout, found: Found) -> list[str]:
     said = [
         f"For this experiment they foretell {name(p['metric'])} {predicted(found)}, counting the line's error, what it "
         f"leaves between experiments and the error of the effect on {name(p['short_metric'])}; the chance of an effect "
-        f"in the bad direction is {numbers.percent(p['reversal'])}."
+        f"in the bad direction is {_chance(p['reversal'])}."
     ]
     least = evidence["threshold_effect"]
     if least is None:
@@ -136,6 +149,10 @@ def _foretold(readout: Readout, found: Found) -> list[str]:
         measured = numbers.effect(result.estimate, result.ci_low, result.ci_high)
         said.append(f"Measured, now that it is in: {measured}.")
     return said
+
+
+def _chance(value: float) -> str:
+    return "below 0.1 %" if value < 0.001 else "above 99.9 %" if value > 0.999 else numbers.percent(value)
 
 
 def _holdout(found: Found) -> list[str]:

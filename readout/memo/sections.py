@@ -142,7 +142,7 @@ def _reading(readout: Readout, shown: list[MetricResult]) -> str:
     if "inconclusive" in verdicts:
         parts.append("*Inconclusive*: the interval leaves open whether there is an effect; it does not show that none.")
     if None in verdicts:
-        parts.append(f"{DASH}: withheld.")
+        parts.append(f"{DASH}: none, or withheld.")
     return " ".join(parts)
 
 

@@ -46,6 +46,7 @@ def check(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding
         if event.until is not None and not _before(event.at, event.until):
             yield Finding(("events", index, "until"), "expected a time after `at`")
     yield from _economics(parts)
+    yield from _surrogate(data, parts)
     for index, trigger in enumerate(parts.get("rollback", ())):
         yield from _trigger(("rollback", index), trigger)
     carbon = getattr(parts.get("attribution"), "carbon", None)
@@ -355,3 +356,15 @@ def _trigger(path: KeyPath, trigger: Any) -> Iterator[Finding]:
         )
     if trigger.no_movement and trigger.expr is not None:
         yield Finding((*path, "expr"), "does not combine with no_movement, which reads a metric's verdict", on_key=True)
+
+
+def _surrogate(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Finding]:
+    declared, given = data.get("metrics"), parts.get("surrogate")
+    if given is None or not isinstance(declared, dict) or len(parts.get("metrics", ())) < len(declared):
+        return
+    if any(metric.role == "long_run" for metric in parts["metrics"].values()):
+        return
+    for key in ("evidence", "holdout", "weeks"):
+        if getattr(given, key) is not None:
+            hint = "say role: long_run of the metric that it foretells or waits for; its column need not be in the log"
+            yield Finding(("surrogate", key), "no metric has the role long_run", hint, on_key=True)

@@ -4,6 +4,6 @@ from readout.surrogates.holdout import tables
 from readout.surrogates.judged import LEAST_R2, Judged, judged
 from readout.surrogates.matches import matches
 from readout.surrogates.past import load
-from readout.surrogates.summary import foretold, summary, words
+from readout.surrogates.summary import aside, foretold, summary, words
 
-__all__ = ["LEAST_R2", "Judged", "foretold", "judged", "load", "matches", "summary", "tables", "words"]
+__all__ = ["LEAST_R2", "Judged", "aside", "foretold", "judged", "load", "matches", "summary", "tables", "words"]

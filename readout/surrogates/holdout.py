@@ -23,6 +23,8 @@ from readout.surrogates.judged import Judged
 NAME = "first seen"
 WEEK_US = 7 * 24 * 3_600_000_000
 KINDS = ("user_rct", "cluster_rct")
+LONGEST = 520.0
+"""Weeks beyond which a holdout answers nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def plan(evidence: Evidence, arm: int, found: Judged) -> dict[str, Any] | None:
         "share": share, "weeks": weeks, "metric": None if found.target is None else found.target.name,
         "unit": evidence.sample.unit, "units": None, "units_per_week": None, "effect": None, "effect_is": None,
         "relative": None, "variance_from": None, "detectable": None, "needed_share": None, "needed_weeks": None,
-        "enough": None, "why": "",
+        "most_detectable": None, "enough": None, "why": "",
     }  # fmt: skip
     try:
         question, seen = _question(evidence, arm, found), _traffic(evidence)
@@ -102,6 +104,8 @@ def _sized(
         "units": seen.seen, "units_per_week": seen.per_week, "effect": question.effect, "effect_is": question.said,
         "relative": question.relative, "variance_from": question.source, "needed_share": needed,
     }  # fmt: skip
+    half = sizes.detectable(question.variance, n, 0.5, alpha=alpha)
+    found["most_detectable"] = half if math.isfinite(half) else None
     if share is not None:
         smallest = sizes.detectable(question.variance, n, share, alpha=alpha)
         units = sizes.needed_units(question.variance, share, question.effect, alpha=alpha)
@@ -132,21 +136,26 @@ def _why(
     by = f" by week {weeks:g}" if weeks is not None and seen.per_week else ""
     wanted = f"to see {question.said} of {size} with 80 % power"
     least = found["needed_share"]
+    half = found["most_detectable"]
+    sees = "" if half is None else f", which sees {_effect(half, question.relative)}"
     if share is None:
         if least is None:
-            return f"no holdout is large enough {wanted}: half of {of}{by} is too few"
-        return f"{wanted} takes a holdout of {_share(least)} of {of}{by}"
-    stated = f"a holdout of {_share(share)} of {of}{by}"
+            return f"no holdout is large enough {wanted}, not even half of {of}{by}{sees}"
+        return f"{wanted} takes a holdout of {share_in_words(least)} of {of}{by}"
+    stated = f"a holdout of {share_in_words(share)} of {of}{by}"
     if found["enough"]:
-        spare = "" if least is None or least > 0.95 * share else f"; {_share(least)} would do"
+        spare = "" if least is None or least > 0.95 * share else f"; {share_in_words(least)} would do"
         return f"{stated} is enough {wanted}{spare}"
-    sees = "" if found["detectable"] is None else f" (it sees {_effect(found['detectable'], question.relative)})"
-    ways = [f"a share of {_share(least)}"] if least is not None else []
-    if found["needed_weeks"] is not None:
-        ways.append(f"{numbers.count(math.ceil(found['needed_weeks']))} weeks")
-    if not ways:
-        return f"{stated} is too small {wanted}{sees}, and so is half of them: no holdout can answer it"
-    return f"{stated} is too small {wanted}{sees}: it takes {' or '.join(ways)}"
+    own = "" if found["detectable"] is None else f" (it sees {_effect(found['detectable'], question.relative)})"
+    ways = [f"a share of {share_in_words(least)}"] if least is not None else []
+    later = found["needed_weeks"]
+    if later is not None and later <= LONGEST:
+        ways.append(f"{numbers.count(math.ceil(later))} weeks")
+    too_small = f"{stated} is too small {wanted}{own}"
+    if least is None:
+        answer = f"; at {share_in_words(share)} it takes {ways[0]}" if ways else ": no holdout answers it"
+        return f"{too_small}, and so is half of them{sees}{answer}"
+    return f"{too_small}: it takes {' or '.join(ways)}"
 
 
 def _question(evidence: Evidence, arm: int, found: Judged) -> Question:
@@ -158,9 +167,7 @@ def _question(evidence: Evidence, arm: int, found: Judged) -> Question:
     if found.target is None:
         raise EstimationError("no metric has the role long_run")
     if evidence.spec.design.kind not in KINDS:
-        raise EstimationError(
-            f"it keeps units or clusters on control, and what was randomized is the {evidence.sample.unit}"
-        )
+        raise EstimationError(f"only in {' and '.join(KINDS)} does the log show how many keep to one arm")
     name, stated = found.target.name, found.target.minimum_effect
     estimate = None if long_run.arrived(evidence, name).absent else evidence.effect(name, arm)
     relative = evidence.spec.surrogate is not None and evidence.spec.surrogate.scale == "relative"
@@ -228,8 +235,11 @@ def _traffic(evidence: Evidence) -> Traffic:
     return Traffic(seen, late * WEEK_US / (last - middle))
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.2g} %"
+def share_in_words(value: float) -> str:
+    """In per cent with two digits, rounded up: a smaller share would be too small."""
+    percent = 100.0 * value
+    step = 10.0 ** (math.floor(math.log10(percent)) - 1)
+    return f"{math.ceil(round(percent / step, 6)) * step:.2g} %"
 
 
 def _effect(value: float, relative: bool) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from estimators.inference import EstimationError, critical_value
 from estimators.surrogate import Prediction, Surrogate, surrogate
 from readout import long_run
@@ -20,6 +22,8 @@ LEAST_R2 = 0.5
 """The share of the variance of true long effects that the short ones must explain; a threshold of the check."""
 MOST_REVERSED = 0.2
 """The likeliest that a long effect in the bad direction may be."""
+OTHER_UNIT = 20.0
+"""How many times larger or smaller past short errors must be than the present one to be of another unit."""
 FEWEST_ALIKE = 3
 """Past experiments that early behaviour can be compared with."""
 
@@ -78,7 +82,7 @@ def _judge(evidence: Evidence, arm: int) -> Judged:
     found: Past | None = evidence.once("past experiments", lambda: past.load(spec))
     if found is None:
         path = None if spec.surrogate is None else spec.surrogate.evidence
-        why = f"its evidence, {visible(path)}, is not there" if path else "no past experiments are named"
+        why = f"the evidence file {visible(path)} is not there" if path else "no past experiments are named"
         return Judged(target, waiting, faults=(why,), unlike=(why,))
     short, why = _short(evidence, arm, target, found)
     if short is None:
@@ -87,19 +91,43 @@ def _judge(evidence: Evidence, arm: int) -> Judged:
     if target is None:
         why = "no metric has the role long_run"
         return Judged(None, waiting, short, used, faults=(why,), unlike=(why,))
+    against = tuple(_against(evidence, arm, waiting, short, used))
     try:
         model = surrogate(
             used.short, used.short_se, used.long, used.long_se, correlation=used.correlation, alpha=spec.decision.alpha
         )
     except EstimationError as error:
-        unlike = tuple(_unlike(short, used, ""))
-        return Judged(target, waiting, short, used, faults=(str(error),), unlike=unlike)
+        unlike = (*against, *_unlike(short, used, ""))
+        return Judged(target, waiting, short, used, faults=(*against, str(error)), unlike=unlike)
     prediction = model.predict(short.estimate, short.std_error)
-    reversal, paradox = paradox_of(short, target, model, prediction)
+    reversal = prediction.below_zero if target.better == "higher" else 1.0 - prediction.below_zero
+    paradox = paradox_of(short, target, model, prediction)
+    harm = paradox or harm_of(short, target, prediction, reversal)
     others = [name for name in waiting if name != target.name]
-    found_wanting = tuple(faults(short, target, model, paradox, others, _least_r2(evidence)))
-    unlike = tuple(_unlike(short, used, paradox))
-    return Judged(target, waiting, short, used, model, prediction, reversal, paradox, found_wanting, unlike)
+    wanting = [*against, *faults(short, target, model, harm, others, _least_r2(evidence))]
+    if model.rests_on is not None:
+        wanting.append(f"without the past experiment {visible(used.experiments[model.rests_on], 60)} no slope is shown")
+    unlike = (*against, *_unlike(short, used, harm))
+    return Judged(target, waiting, short, used, model, prediction, reversal, paradox, tuple(wanting), unlike)
+
+
+def _against(evidence: Evidence, arm: int, waiting: Sequence[str], short: Short, used: Past) -> Iterator[str]:
+    """What tells against any use of the evidence: rows that are in and show harm, and effects of another unit."""
+    for name in waiting:
+        found = None if long_run.arrived(evidence, name).absent else evidence.effect(name, arm)
+        metric = evidence.spec.metrics[name]
+        if found is not None and (found.ci_high < 0.0 if metric.better == "higher" else found.ci_low > 0.0):
+            seen = numbers.effect(found.estimate, found.ci_low, found.ci_high)
+            yield f"in the rows that are in, {name} is worse: {seen}"
+    errors = used.short_se[used.short_se > 0.0]
+    if not len(errors) or not short.std_error > 0.0:
+        return
+    times = float(np.median(errors)) / short.std_error
+    if not 1.0 / OTHER_UNIT < times < OTHER_UNIT:
+        yield (
+            f"short_se of past experiments is {numbers.number(times, 2)} times the present standard error on "
+            f"{short.metric.name}: they may be in another unit (per cent, relative) or of another metric (short_metric)"
+        )
 
 
 def _least_r2(evidence: Evidence) -> float:
@@ -131,7 +159,8 @@ def _short(evidence: Evidence, arm: int, target: Metric | None, found: Past) -> 
     for name in candidates:
         if (short := _present(evidence, evidence.spec.metrics[name], arm)) is not None:
             return short, ""
-    return None, f"no effect on {candidates[0]} was estimated"
+    scaled = evidence.spec.surrogate is not None and evidence.spec.surrogate.scale == "relative"
+    return None, f"no {'relative ' if scaled else ''}effect on {candidates[0]} was estimated"
 
 
 def _present(evidence: Evidence, metric: Metric, arm: int) -> Short | None:
@@ -149,28 +178,31 @@ def _present(evidence: Evidence, metric: Metric, arm: int) -> Short | None:
     return Short(metric, found.relative, (found.relative_ci_high - found.relative_ci_low) / width)
 
 
-def paradox_of(short: Short, target: Metric, model: Surrogate, prediction: Prediction) -> tuple[float, str]:
-    """Probability of a long effect in the bad direction, and why a good short effect may go with one (else empty)."""
-    reversal = prediction.below_zero if target.better == "higher" else 1.0 - prediction.below_zero
-    return reversal, _paradox(short, target, model, prediction, reversal)
-
-
-def _paradox(short: Short, target: Metric, model: Surrogate, prediction: Prediction, reversal: float) -> str:
-    rises = short.metric.better == target.better
-    line = model.line
-    bad = line.high < 0.0 if rises else line.low > 0.0
-    if bad:
+def paradox_of(short: Short, target: Metric, model: Surrogate, prediction: Prediction) -> str:
+    """Why a good short effect goes with a bad long one (VanderWeele 2013); empty where nothing says so."""
+    line, rises = model.line, short.metric.better == target.better
+    if line.high < 0.0 if rises else line.low > 0.0:
         return f"in past experiments a better {short.metric.name} went with a worse {target.name}"
-    harmful = prediction.estimate < 0.0 if target.better == "higher" else prediction.estimate > 0.0
-    if harmful:
-        return f"the effect foretold for {target.name} is a worse one"
-    if reversal > MOST_REVERSED:
-        return f"a worse {target.name} is not unlikely ({numbers.percent(reversal)})"
+    if _good(short.metric, short.estimate) and _good(target, -prediction.estimate):
+        return f"{short.metric.name} is better, and the effect foretold for {target.name} is a worse one"
     return ""
 
 
+def harm_of(short: Short, target: Metric, prediction: Prediction, reversal: float) -> str:
+    """Why a bad long effect is near without a paradox; empty where it is not."""
+    if _good(target, -prediction.estimate):
+        return f"{short.metric.name} is worse, and so is the effect foretold for {target.name}"
+    if reversal > MOST_REVERSED:
+        return f"the chance that {target.name} is worse is {numbers.percent(reversal)}, from what is foretold"
+    return ""
+
+
+def _good(metric: Metric, effect: float) -> bool:
+    return effect > 0.0 if metric.better == "higher" else effect < 0.0
+
+
 def faults(
-    short: Short, target: Metric, model: Surrogate, paradox: str, others: Sequence[str] = (), least: float = LEAST_R2
+    short: Short, target: Metric, model: Surrogate, harm: str, others: Sequence[str] = (), least: float = LEAST_R2
 ) -> Iterator[str]:
     """Why past experiments do not let a short effect stand for the long one, the gravest first; none where they do.
 
@@ -178,13 +210,13 @@ def faults(
         short: The present short effect.
         target: The long-run metric that is foretold.
         model: What past experiments say.
-        paradox: As :func:`paradox_of` gives it.
+        harm: As :func:`paradox_of` or :func:`harm_of` gives it.
         others: Long-run metrics that are awaited besides.
         least: The share of the variance of true long effects that the short ones must explain.
     """
     line = model.line
-    if paradox:
-        yield paradox
+    if harm:
+        yield harm
     if not (line.low > 0.0 or line.high < 0.0):
         yield f"that {target.name} follows {short.metric.name} is not shown: its slope may be zero"
     if model.r2 < least:
@@ -198,13 +230,13 @@ def faults(
         yield f"nothing stands for {' and '.join(others)}"
 
 
-def _unlike(short: Short, used: Past, paradox: str) -> Iterator[str]:
+def _unlike(short: Short, used: Past, harm: str) -> Iterator[str]:
     if len(used.experiments) < FEWEST_ALIKE:
         yield f"{len(used.experiments)} past experiments are too few to compare with"
     elif outside := _outside(short, float(used.short.min()), float(used.short.max())):
         yield outside
-    if paradox:
-        yield paradox
+    if harm:
+        yield harm
 
 
 def _outside(short: Short, low: float, high: float) -> str:

@@ -79,7 +79,16 @@ def _evidence(found: Judged) -> dict[str, Any] | None:
         "short_high": model.longest,
         "threshold_effect": model.threshold(**signs),
         "paradox": found.paradox,
+        "rests_on": None if model.rests_on is None else found.used.experiments[model.rests_on],
+        "farthest": _farthest(found.used, model.farthest),
     }
+
+
+def _farthest(used: Past, far: tuple[int, float] | None) -> dict[str, Any] | None:
+    if far is None:
+        return None
+    at, said = far
+    return {"experiment": used.experiments[at], "long_effect": float(used.long[at]), "foretold": said}
 
 
 def _sign(better: str) -> int:
@@ -121,29 +130,63 @@ def foretold(evidence: Evidence, arm: int) -> str:
     return f"past experiments foretell {found.target.name} {shown}"
 
 
+WORDS = ("awaited", "awaited_is", "holdout", "wait", "long_run_shows", "beyond_ramp", "then_long")
+
+
 def words(evidence: Evidence, arm: int) -> dict[str, str]:
-    """What the texts of the decision may say of the long run; empty texts where no metric is of it."""
-    if not long_run.metrics(evidence.spec):
-        return dict.fromkeys(("awaited", "awaited_is", "holdout", "long_run_shows", "beyond_ramp"), "")
-    found = judged(evidence, arm)
+    """What the texts of the decision may say of the long run; empty texts where no outcome is awaited."""
+    found = judged(evidence, arm) if long_run.metrics(evidence.spec) else None
+    if found is None or not found.awaited:
+        return dict.fromkeys(WORDS, "")
     waiting = " and ".join(visible(name, 60) for name in found.awaited)
     given = evidence.spec.surrogate
-    unit = evidence.sample.unit if evidence.sample.unit in ("unit", "cluster") else "unit"
-    share = "a share" if given is None or given.holdout is None else f"{100 * given.holdout:.3g} %"
     weeks = f"until {waiting} is in" if given is None or given.weeks is None else f"for {given.weeks:g} weeks"
-    planned = holdout.plan(evidence, arm, found) if found.awaited else None
-    size = f" {planned['why'][:1].upper()}{planned['why'][1:]}." if planned and planned["why"] else ""
+    is_not_in = _is_not_in(evidence, found, waiting)
     return {
         "awaited": waiting,
-        "awaited_is": _is_not_in(evidence, found, waiting),
-        "holdout": f"Keep {share} of the {unit}s on control {weeks}, and read {waiting} there.{size}",
+        "awaited_is": is_not_in,
+        "holdout": _keep(evidence, arm, found, waiting, weeks),
+        "wait": _wait(evidence, waiting, weeks),
         "long_run_shows": _shows(evidence, found),
         "beyond_ramp": (
             "A randomized experiment on all of the traffic: this design says no more than ramp."
             if found.holds
             else f"Past experiments that foretell {waiting} from the short run: then ship with a holdout."
         ),
+        "then_long": ": ship with a holdout"
+        if found.holds
+        else f", with {waiting} in, or foretold by past experiments: ship",
     }
+
+
+def aside(evidence: Evidence, arm: int) -> tuple[str, ...]:
+    """What must be said beside a decision that does not rest on the long run, where nothing stands for it."""
+    found = judged(evidence, arm) if long_run.metrics(evidence.spec) else None
+    if found is None or not found.awaited or found.holds:
+        return ()
+    waiting = " and ".join(visible(name, 60) for name in found.awaited)
+    return (f"surrogate risk: {_is_not_in(evidence, found, waiting)}, and {found.faults[0]}",)
+
+
+def _keep(evidence: Evidence, arm: int, found: Judged, waiting: str, weeks: str) -> str:
+    """The holdout to keep, of the share that answers where one does."""
+    given, plan = evidence.spec.surrogate, holdout.plan(evidence, arm, found)
+    unit = evidence.sample.unit if evidence.sample.unit in ("unit", "cluster") else "unit"
+    stated = None if given is None else given.holdout
+    share = stated if plan is None or plan["needed_share"] is None or plan["enough"] else plan["needed_share"]
+    keep = "a share" if share is None else holdout.share_in_words(share)
+    size = f" {plan['why'][:1].upper()}{plan['why'][1:]}." if plan and plan["why"] else ""
+    return f"Keep {keep} of the {unit}s on control {weeks}, and read {waiting} there.{size}"
+
+
+def _wait(evidence: Evidence, waiting: str, weeks: str) -> str:
+    """What to do where the treatment is not launched yet."""
+    if evidence.spec.design.kind in holdout.KINDS:
+        return f"Keep both arms as they are {weeks}, and read {waiting} there."
+    return (
+        f"Randomize units or clusters, keep them in their arms {weeks}, and read {waiting} there: this design does not "
+        "keep anyone in one arm for so long."
+    )
 
 
 def _is_not_in(evidence: Evidence, found: Judged, waiting: str) -> str:
