@@ -89,6 +89,19 @@ class Sample(Protocol):
         ...
 
 
+class NoTail:
+    """A sample of which no single unit's weight is looked at."""
+
+    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
+        return None
+
+    def top_share(self, term: Term) -> float | None:
+        return None
+
+    def tail(self, term: Term) -> Tail | None:
+        return None
+
+
 @runtime_checkable
 class NotDrawn(Protocol):
     """What a sample says besides where no arm was drawn at random."""

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
-from estimators.tail_index import Tail
 from readout.estimands import estimand
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples.adjusters import Adjusters, adjusters
-from readout.samples.base import KEPT, den_sum, num_sum, term_sums
+from readout.samples.base import KEPT, NoTail, den_sum, num_sum, term_sums
 from readout.samples.by_action_refusals import (
     ADJUST,
     FOLD,
@@ -49,7 +48,7 @@ _OVER = {
 }
 
 
-class ByAction:
+class ByAction(NoTail):
     """Single rows with their arm, their unit, what is adjusted for, and the metrics' values."""
 
     def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
@@ -134,15 +133,6 @@ class ByAction:
         """What is known from before the decision of an arm's rows and control's."""
         rows, whole = self._of_arm(arm), self._x[self._adjust.known]
         return whole if len(rows) == len(whole.x) else replace(whole, x=whole.x[rows])
-
-    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        return None
-
-    def top_share(self, term: Term) -> float | None:
-        return None
-
-    def tail(self, term: Term) -> Tail | None:
-        return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         row = self._sums.get(arm)

@@ -13,13 +13,12 @@ from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.local_linear import local_linear
 from estimators.local_ratio import local_ratio
-from estimators.tail_index import Tail
 from readout.errors import LogError
 from readout.logs import Logs
 from readout.logs.treated import RUNNING
 from readout.reduce import Table
 from readout.samples import near_cutoff
-from readout.samples.base import KEPT
+from readout.samples.base import KEPT, NoTail
 from readout.samples.design_matrix import Matrix, design_matrix, identifiers, unfit
 from readout.samples.held import FINITE, Codes, Vector, finite_table, hold
 from readout.samples.near_cutoff import Points
@@ -36,7 +35,7 @@ NO_ACTION = "no executed action"
 _NAMED = 3
 
 
-class Discontinuity:
+class Discontinuity(NoTail):
     """Rows by the running variable; control stands below the cutoff, the treatment at it and above.
 
     Where a unit stands on several rows, errors are clustered by unit. A metric ``per: unit`` is one value a unit, whose
@@ -176,15 +175,6 @@ class Discontinuity:
         if points.den is not None:
             return local_ratio(points.y, points.den, points.x, **how)
         return local_linear(points.y, points.x, covariates=points.covariates, **how)
-
-    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        return None
-
-    def top_share(self, term: Term) -> float | None:
-        return None
-
-    def tail(self, term: Term) -> Tail | None:
-        return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         points = self.points(term)

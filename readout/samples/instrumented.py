@@ -20,13 +20,12 @@ from estimators.first_stage import critical_f, effective_f, first_stage
 from estimators.inference import EstimationError
 from estimators.instrumented_ratio import instrumented_ratio, relative_set
 from estimators.instruments import is_binary, prepare
-from estimators.tail_index import Tail
 from estimators.two_stage_least_squares import two_stage_least_squares, wald
 from readout.logs import Logs
 from readout.reduce import Table
 from readout.samples import instrument_rows as rows_of
 from readout.samples import instrument_words as said
-from readout.samples.base import KEPT
+from readout.samples.base import KEPT, NoTail
 from readout.samples.design_matrix import DesignMatrix, Matrix
 from readout.samples.held import FINITE, Codes, Vector, finite_table
 from readout.samples.instrument_columns import Instruments, instruments_of
@@ -64,7 +63,7 @@ class Points:
         return len(self.y) if self.clusters is None else len(np.unique(self.clusters))
 
 
-class ByInstrument:
+class ByInstrument(NoTail):
     """Single rows with the action that ran, the instruments, what is adjusted for, and the metrics' values."""
 
     def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
@@ -175,15 +174,6 @@ class ByInstrument:
             return compliers(held.taken, held.z.x[:, 0], held.facts.x, adjust=held.x, clusters=held.group.codes)
         except EstimationError:
             return None
-
-    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        return None
-
-    def top_share(self, term: Term) -> float | None:
-        return None
-
-    def tail(self, term: Term) -> Tail | None:
-        return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         if self.read.amount:

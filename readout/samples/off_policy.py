@@ -18,7 +18,6 @@ import polars as pl
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
 from estimators.policy_value import policy_value
-from estimators.tail_index import Tail
 from estimators.weight_diagnostics import WeightDiagnostics, weight_diagnostics_from
 from readout.errors import LogError, SpecError
 from readout.logs import Logs
@@ -28,7 +27,7 @@ from readout.samples import encoding as encodings
 from readout.samples import policy_cells
 from readout.samples import policy_words as said
 from readout.samples import target as targets
-from readout.samples.base import KEPT
+from readout.samples.base import KEPT, NoTail
 from readout.samples.held import finite_table
 from readout.samples.policy_columns import first_values, model_columns, policy_first
 from readout.samples.policy_held import score_held
@@ -69,7 +68,7 @@ class Weights:
     rows_share: float
 
 
-class OffPolicy:
+class OffPolicy(NoTail):
     """Rows of the logging policy, scored for the target."""
 
     def __init__(self, spec: Spec, logs: Logs, seed: int = 0) -> None:
@@ -254,15 +253,6 @@ class OffPolicy:
             scored.clipped.get(prefix, (0.0, 0.0)),
         )  # fmt: skip
         return policy_value(sums, method=self.method, alpha=alpha)
-
-    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        return None
-
-    def top_share(self, term: Term) -> float | None:
-        return None
-
-    def tail(self, term: Term) -> Tail | None:
-        return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         """Sums of numerator and denominator over the requests: as logged, or as the target would have them."""

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
-from estimators.tail_index import Tail
 from readout.errors import LogError
 from readout.logs import Logs
 from readout.logs.frame import Moment
 from readout.logs.values import label
 from readout.reduce import Table
-from readout.samples.base import KEPT, den_sum, num_sum, row_count, term_sums
+from readout.samples.base import KEPT, NoTail, den_sum, num_sum, row_count, term_sums
 from readout.spec.designs import DiD, SyntheticControl
 from readout.spec.model import Spec
 from readout.terms import Term
@@ -81,7 +80,7 @@ class Axis:
         return tuple(f"{t:%Y-%m-%d}" if whole else f"{t:%Y-%m-%dT%H:%MZ}" for t in times)
 
 
-class UnitPeriods:
+class UnitPeriods(NoTail):
     """Sums by unit and period; a sample of either panel design adds who is treated when.
 
     A period is an integer of the time column, or a stretch of ``design.period`` from 00:00 UTC. One that a stated
@@ -261,15 +260,6 @@ class UnitPeriods:
 
     def effect(self, term: Term, arm: int, alpha: float) -> Estimate:
         raise NotImplementedError
-
-    def without_most_influential(self, term: Term, arm: int, alpha: float) -> Estimate | None:
-        return None
-
-    def top_share(self, term: Term) -> float | None:
-        return None
-
-    def tail(self, term: Term) -> Tail | None:
-        return None
 
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         frame = self._tables[ARMS].filter(pl.col("arm") == arm)
