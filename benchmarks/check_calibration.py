@@ -16,7 +16,7 @@ import argparse
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 import yaml
 
+from benchmarks.worlds import off_policy
 from benchmarks.worlds.checks import (
     Log,
     Rng,
@@ -49,21 +50,27 @@ from readout.results import Check
 
 AS_OF = datetime(2026, 11, 1, tzinfo=UTC)
 MARKS = ("<!-- measured -->", "<!-- /measured -->")
+HEAD = (
+    "| check | world | assumption | fail, % | warn, % | pass, % | skip, % |",
+    "|---|---|---|---:|---:|---:|---:|",
+)
 BY_NAME = {one.__name__: one for one in checks.of("switchback")}
 
 
 @dataclass(frozen=True)
 class World:
-    """``draw(rng)`` gives a log; ``holds``: the check's assumption is true in it."""
+    """``draw(rng)`` gives a log; ``holds``: the check's assumption is true in it; ``seen``: what is broken is large
+    enough for so few rows."""
 
     check: str
     what: str
     holds: bool
-    draw: Callable[[Rng], Log]
+    draw: Callable[[Rng], Log] | off_policy.Policy
     columns: Mapping[str, Any] = field(default_factory=dict)
     design: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     capacity: Mapping[str, Any] | None = None
+    seen: bool = True
 
 
 THREE = {"treatment": ["b", "c"], "split": {"a": 0.8, "b": 0.1, "c": 0.1}}
@@ -169,11 +176,12 @@ def worlds() -> list[World]:
         ("all neighbours treated: 50 % slower", False, traffic(spill=0.5)),
     ):
         found.append(World("untreated_outcomes", what, holds, draw, STATE, metrics=wide))
-    return found
+    return found + [World(check, what, holds, logs, seen=seen) for check, what, holds, seen, logs in off_policy.WORLDS]
 
 
 def answer(world: World, rng: Rng, folder: Path) -> Check:
     """The check's answer to one log of the world."""
+    assert not isinstance(world.draw, off_policy.Policy)
     log = pl.DataFrame(dict(world.draw(rng)))
     if "y" not in log.columns:
         log = log.with_columns(y=pl.Series(rng.normal(size=len(log))))
@@ -183,6 +191,8 @@ def answer(world: World, rng: Rng, folder: Path) -> Check:
 
 def study(world: World, seeds: int) -> Counter[str]:
     """Answers over so many seeds."""
+    if isinstance(world.draw, off_policy.Policy):
+        return Counter(off_policy.answers(world.draw, seed)[world.check] for seed in range(seeds))
     arms = {"kind": "user_rct", "control": "a", "treatment": "b"}
     if world.design.get("kind") != "switchback":
         arms["shared_state"] = False
@@ -228,30 +238,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=500)
     parser.add_argument("--simulator", type=int, default=40)
-    parser.add_argument("--only", help="a check's name")
+    parser.add_argument("--only", nargs="+", help="names of checks; of the page, only their rows are replaced")
     parser.add_argument("--out", type=Path, help="a page whose marked table is replaced")
     given = parser.parse_args()
     begin = time.process_time()
-    lines = [
-        "| check | world | assumption | fail, % | warn, % | pass, % | skip, % |",
-        "|---|---|---|---:|---:|---:|---:|",
-    ]
-    print(*lines, sep="\n")
+    lines: list[str] = []
+    print(*HEAD, sep="\n")
     for world in worlds():
-        if given.only in (None, world.check):
+        if given.only is None or world.check in given.only:
             lines.append(row(world.check, world.what, world.holds, study(world, given.seeds)))
             print(lines[-1], flush=True)
-    if given.simulator and given.only in (None, "untreated_outcomes"):
+    if given.simulator and (given.only is None or "untreated_outcomes" in given.only):
         what = f"the simulated router, 120,000 requests ({given.simulator} seeds)"
         lines.append(row("untreated_outcomes", what, False, simulator(given.simulator)))
         print(lines[-1])
     print(f"\n{time.process_time() - begin:.0f} s of processor time")
     if given.out:
-        page = given.out.read_text(encoding="utf-8")
-        before, rest = page.split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        table = "\n".join(lines)
-        given.out.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}", encoding="utf-8")
+        write(given.out, lines, given.only)
+
+
+def write(path: Path, lines: Sequence[str], only: Sequence[str] | None) -> None:
+    """Puts rows into a page's table; with ``only``, rows of other checks stay."""
+    page = path.read_text(encoding="utf-8")
+    before, rest = page.split(MARKS[0])
+    old, after = rest.split(MARKS[1])
+    kept = [line for line in old.splitlines() if only and line.startswith("| `") and _check(line) not in only]
+    order = list(dict.fromkeys(world.check for world in worlds()))
+    table = "\n".join([*HEAD, *sorted([*kept, *lines], key=lambda line: order.index(_check(line)))])
+    path.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def _check(line: str) -> str:
+    return line.split("`")[1]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,17 @@
 A multinomial logit on standardised columns (McFadden 1974), or boosted trees; a row's probability comes from a model
 that never saw its fold. Weights that are made of it are right only where the model is, and where nothing that the
 features lack moved both the action and the outcome.
+
+Intervals of values that are weighted by it take it as known, which leaves out:
+
+- what the model gets wrong, or has no column for. That is a bias, it does not shrink with rows, and nothing in the
+  interval tells of it.
+- the error of its fit. With a logit that is right it makes ``ips`` less sure on paper than it is (its true error is
+  smaller than with the true probabilities: Hirano, Imbens and Ridder 2003, *Efficient estimation of average treatment
+  effects using the estimated propensity score*), so that its interval is too wide, up to twice where weights are
+  light; ``snips`` and ``doubly_robust`` hardly feel it. Nothing of the kind is known of boosting.
+- that ``1 / p`` of an estimate is too large in the mean: ``ips`` is moved away from 0 by a part of its error where
+  probabilities are small. ``snips`` divides that out.
 """
 
 from __future__ import annotations

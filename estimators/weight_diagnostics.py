@@ -23,6 +23,8 @@ Vector = NDArray[np.float64]
 # Above it the weighted mean cannot be relied on, however many rows there are.
 UNRELIABLE = 0.7
 _LEAST = 5
+# Share of different values among the tail's weights below which it has no shape.
+_DISTINCT = 0.5
 # The shape is drawn towards 0.5 as by this many more values.
 _PRIOR_SHAPE, _PRIOR_VALUES, _PRIOR_SCALE = 0.5, 10, 3.0
 
@@ -117,7 +119,9 @@ def _pareto_k(top: Vector, n: int) -> tuple[float | None, str]:
     cutoff, tail = top[-length - 1], top[-length:]
     if tail[0] == tail[-1]:
         return None, "the largest weights are all the same, so they have no tail"
-    k = _shape(tail - cutoff)
+    # A Pareto tail has no ties: fitted to steps, its shape says how far apart they are.
+    steps = np.count_nonzero(np.diff(tail)) < _DISTINCT * length
+    k = None if steps else _shape(tail - cutoff)
     return (None, "the largest weights take a few values only, so they have no tail") if k is None else (k, "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,16 @@ INVALID = 0.01
 @dataclass(frozen=True, slots=True)
 class Held:
     """An action's mean of ``1{A = a} / p`` in a part of the states, which is the share of requests on which it had a
-    chance: never above 1 where the probabilities are right.
+    chance: never above 1 where the probabilities are right. Of two actions also its requests over the sum of its
+    probabilities on all of them, ``p`` where it ran and ``1 - p`` where the other did: 1 where they are right.
 
     Attributes:
         where: The part in words; empty: all.
         action: Label.
         rows: Requests in the part, but for those on which another action was certain.
         tries: On which the action ran.
-        mean, std_error, p_value: Of the mean, against 1.
+        mean, std_error, p_value: Of the mean, or of the ratio, against 1.
+        both: Whether it is the ratio.
     """
 
     where: str
@@ -55,6 +57,7 @@ class Held:
     mean: float
     std_error: float
     p_value: float
+    both: bool = False
 
 
 def propensity_calibration(evidence: Evidence) -> Check:
@@ -83,9 +86,10 @@ def propensity_calibration(evidence: Evidence) -> Check:
         return Check(NAME, "identification", "skip", message)
     adjusted = holm([one.p_value for one in found])
     beyond = [(one, float(p)) for one, p in zip(found, adjusted, strict=True) if p < LEVEL]
-    # Of two actions the chance of either is known on every request; of more, one that ran too seldom may have had none.
+    # Of two actions the chance of either is known on every request. A mean of inverses below 1 is no proof: the action
+    # may have had no chance, or its smallest chances, which weigh most, did not come up yet.
     two = len(sample.target.actions) == 2
-    apart = [one for one, _ in beyond if (abs(one.mean - 1.0) if two else one.mean - 1.0) > limit]
+    apart = [one for one, _ in beyond if (abs(one.mean - 1.0) if one.both else one.mean - 1.0) > limit]
     wrong = sorted(apart, key=lambda one: -_weight(one))
     worst = max(found, key=lambda one: abs(one.mean - 1.0) if one.p_value < LEVEL else 0.0)
     details = {
@@ -123,24 +127,37 @@ def _tests(sample: OffPolicy, frame: pl.DataFrame) -> Iterator[Held]:
 def _within(sample: OffPolicy, frame: pl.DataFrame, where: str) -> Iterator[Held]:
     """Every action in a part of the states, on the requests where another action was not certain."""
     rows, certain = _by_group(frame, "n"), _by_group(frame, "certain")
+    two = len(sample.target.actions) == 2
     for code, action in listed(sample.target):
         mine = frame.filter(pl.col(ACTION) == code)
         if (tries := float(mine["n"].sum())) < FEWEST:
             continue
         open_to = rows - (certain - _by_group(mine, "certain"))
-        seen = open_to > 0.0
-        n, groups = float(open_to.sum()), int(seen.sum())
-        if groups < 2:
-            continue
-        inverse = _by_group(mine, "inverse")
-        mean = float(inverse.sum()) / n
-        rest = (inverse - mean * open_to)[seen]
-        error = math.sqrt(groups / (groups - 1.0) * float(rest @ rest)) / n
-        if not error > 0.0:
-            p = 1.0 if abs(mean - 1.0) < EXACT else 0.0
-        else:
-            p = two_sided_p((mean - 1.0) / error, groups - 1.0)
-        yield Held(where, action, n, tries, mean, error, p)
+        if found := _held(where, action, tries, _by_group(mine, "inverse"), open_to, open_to):
+            yield found
+        if two:
+            ran = _by_group(mine, "n")
+            expected = ran - _by_group(mine, "left") + _by_group(frame.filter(pl.col(ACTION) != code), "left")
+            if found := _held(where, action, tries, ran, expected, open_to):
+                yield replace(found, both=True)
+
+
+def _held(
+    where: str, action: str, tries: float, above: NDArray[np.float64], below: NDArray[np.float64],
+    rows: NDArray[np.float64],
+) -> Held | None:  # fmt: skip
+    """The ratio of two sums over groups of units, against 1; None of fewer than two groups."""
+    seen = rows > 0.0
+    if (groups := int(seen.sum())) < 2 or not (total := float(below.sum())) > 0.0:
+        return None
+    mean = float(above.sum()) / total
+    rest = (above - mean * below)[seen]
+    error = math.sqrt(groups / (groups - 1.0) * float(rest @ rest)) / total
+    if not error > 0.0:
+        p = 1.0 if abs(mean - 1.0) < EXACT else 0.0
+    else:
+        p = two_sided_p((mean - 1.0) / error, groups - 1.0)
+    return Held(where, action, float(rows.sum()), tries, mean, error, p)
 
 
 def _by_group(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
@@ -155,8 +172,8 @@ def _said(one: Held) -> str:
     frequency = one.tries / one.rows
     return (
         f"{named(one.action)} ran on {percent(frequency)} of requests{where}, and its logged probabilities say "
-        f"{percent(frequency / one.mean) if one.mean > 0.0 else 'none'} (mean inverse {number(one.mean)}, "
-        f"std. error {number(one.std_error, 2)})"
+        f"{percent(frequency / one.mean) if one.mean > 0.0 else 'none'} "
+        f"({'ratio' if one.both else 'mean inverse'} {number(one.mean)}, std. error {number(one.std_error, 2)})"
     )
 
 
@@ -173,7 +190,7 @@ def _row(one: Held, p: float) -> dict[str, Any]:
         "requests": one.rows,
         "frequency": frequency,
         "logged": frequency / one.mean if one.mean > 0.0 else None,
-        "mean_inverse": one.mean,
+        "ratio" if one.both else "mean_inverse": one.mean,
         "std_error": one.std_error,
         "p_value": p,
     }

@@ -34,6 +34,8 @@ class Tried:
         tries: Requests among those on which it was logged.
         shut: Part of the mass on which the log says that it had no chance: another action was certain.
         left: Chance that the logged probabilities leave to it on requests where another action ran; None: not logged.
+        chance: The action's logged probability in the mean over the cell's requests (over those on which the target
+            takes it, where that is certain); None: not logged, or never tried.
     """
 
     parts: Part
@@ -42,6 +44,7 @@ class Tried:
     tries: float
     shut: float
     left: float | None = None
+    chance: float | None = None
 
 
 def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: bool) -> list[Table]:
@@ -85,11 +88,13 @@ def tried(cells: Cells, target: Target, found: Mapping[str, pl.DataFrame]) -> li
     if target.chances is None:
         return _chosen(cells, target, found[LOGGED]) if target.chosen is not None else []
     rows: list[Tried] = []
+    chances = _chances(cells, found[LOGGED])
     for row in found[TARGETS].iter_rows(named=True):
         for code in range(len(target.actions)):
             if (mass := float(row.get(f"mass {code}") or 0.0)) > 0.0:
                 shut, tries = float(row.get(f"shut {code}") or 0.0), float(row[f"tries {code}"])
-                rows.append(Tried(parts_of(cells, row), code, mass, tries, shut, row.get(f"left {code}")))
+                parts, left = parts_of(cells, row), row.get(f"left {code}")
+                rows.append(Tried(parts, code, mass, tries, shut, left, chances.get((parts, code))))
     return rows
 
 
@@ -102,6 +107,7 @@ def _chosen(cells: Cells, target: Target, frame: pl.DataFrame) -> list[Tried]:
     logged = {} if target.certain else _logged(cells, frame)
     known = "left" in frame.columns
     same = pl.col(ACTION) == pl.col(CHOSEN)
+    chances = _chances(cells, frame.filter(same) if target.certain else frame)
     by = [*cells.columns, CHOSEN]
     missed = [pl.col(name).filter(~same).sum().alias(name) for name in ("certain", "left") if known]
     sums = frame.group_by(by).agg(pl.col("n").sum(), pl.col("n").filter(same).sum().alias("tries"), *missed).sort(by)
@@ -111,23 +117,36 @@ def _chosen(cells: Cells, target: Target, frame: pl.DataFrame) -> list[Tried]:
         # A policy that drew another action here might have drawn the one that was logged.
         tries = float(row["tries"]) if target.certain else logged.get((parts, action), 0.0)
         shut = float(row["certain"]) if known else 0.0
-        rows.append(Tried(parts, action, float(row["n"]), tries, shut, float(row["left"]) if known else None))
+        left = float(row["left"]) if known else None
+        rows.append(Tried(parts, action, float(row["n"]), tries, shut, left, chances.get((parts, action))))
     return rows
 
 
 def constant(cells: Cells, code: int, found: Mapping[str, pl.DataFrame]) -> list[Tried]:
     """What the policy that always takes one action asks of every cell."""
-    logged = _logged(cells, found[LOGGED])
+    logged, chances = _logged(cells, found[LOGGED]), _chances(cells, found[LOGGED])
     mass: dict[Part, float] = {}
     for (parts, _), n in logged.items():
         mass[parts] = mass.get(parts, 0.0) + n
-    return [Tried(parts, code, n, logged.get((parts, code), 0.0), 0.0) for parts, n in mass.items()]
+    return [
+        Tried(parts, code, n, logged.get((parts, code), 0.0), 0.0, None, chances.get((parts, code)))
+        for parts, n in mass.items()
+    ]
 
 
 def _logged(cells: Cells, frame: pl.DataFrame) -> dict[tuple[Part, int], float]:
     by = [*cells.columns, ACTION]
     counts = frame.group_by(by).agg(pl.col("n").sum()).sort(by)
     return {(parts_of(cells, row), row[ACTION]): float(row["n"]) for row in counts.iter_rows(named=True)}
+
+
+def _chances(cells: Cells, frame: pl.DataFrame) -> dict[tuple[Part, int], float]:
+    """Mean probability of each action that ran in a cell: its tries over the sum of their inverse probabilities."""
+    if "inverse" not in frame.columns:
+        return {}
+    by = [*cells.columns, ACTION]
+    sums = frame.group_by(by).agg(pl.col("n").sum(), pl.col("inverse").sum()).filter(pl.col("inverse") > 0.0).sort(by)
+    return {(parts_of(cells, row), row[ACTION]): row["n"] / row["inverse"] for row in sums.iter_rows(named=True)}
 
 
 def listed(target: Target) -> Sequence[tuple[int, str]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from readout.samples.policy_cells import Tried
 
 # Of the target's requests, the share without support that no estimate is given for.
 UNSUPPORTED = 0.01
-# Where an action is tried as often as elsewhere, so many tries or more are not all missed by chance.
+# So many tries that were due, or more, are not all missed by chance.
 SURE = 9.0
-# Fewer tries than these in a cell of so many requests say little of it.
+# Fewer tries than these in a cell of so many requests say little of it, where twice the sure number is usual.
 FEW, MANY = 5, 200
 SPREAD = 3.0
 
@@ -42,24 +42,18 @@ class Support:
 def judged(cells: Sequence[Tried]) -> Support:
     """Support over cells.
 
-    A cell without a try is held against how often the action is tried elsewhere, or what the logged probabilities leave
-    to it where that is less: with nine tries or more to be expected, that none came is not chance. Smaller cells are
-    judged together: what is beyond the mass that chance leaves untried, and three of its standard deviations.
+    A cell without a try is held against the tries that were due: with nine or more to be expected, that none came is
+    not chance. So are all cells that share a part of one column, for what was closed in many small cells. What is left
+    is judged together: what is beyond the mass that chance leaves untried, and three of its standard deviations.
     """
-    rates: dict[int, tuple[float, float]] = {}
-    for one in cells:
-        if one.tries > 0.0:
-            tries, mass = rates.get(one.action, (0.0, 0.0))
-            rates[one.action] = (tries + one.tries, mass + one.mass)
+    rates = _rates(cells)
+    due = [_due(one, rates) for one in cells]
+    closed = _closed(cells, due)
     untried, thin = [], []
     missing = small = expected = variance = 0.0
-    for one in cells:
-        tries, mass = rates.get(one.action, (0.0, 0.0))
-        due = one.mass * tries / mass if mass else 0.0
-        if one.left is not None and one.left > 0.0:
-            due = min(due, one.left)
-        if due < SURE and due > 0.0 and one.shut < one.mass:
-            chance = math.exp(-due)
+    for i, one in enumerate(cells):
+        if i not in closed and 0.0 < due[i] < SURE and one.shut < one.mass:
+            chance = math.exp(-due[i])
             expected += one.mass * chance
             variance += one.mass**2 * chance * (1.0 - chance)
             small += one.mass if one.tries == 0.0 else 0.0
@@ -68,7 +62,52 @@ def judged(cells: Sequence[Tried]) -> Support:
             missing += one.mass
         if one.tries > 0.0:
             missing += one.shut
-            if one.tries < FEW and one.mass >= MANY:
+            usual = one.mass * rates[one.action].usual
+            if one.tries < FEW and one.mass >= MANY and usual >= 2.0 * SURE:
                 thin.append(one)
     missing += max(0.0, small - expected - SPREAD * math.sqrt(variance))
     return Support(tuple(untried), tuple(thin), sum(one.mass for one in cells), missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """How often an action is tried where it has a chance: in the mean, and where it is seldom."""
+
+    usual: float
+    seldom: float
+
+
+def _rates(cells: Sequence[Tried]) -> dict[int, _Rate]:
+    """By action. Seldom is the logged probability that all but a hundredth of its requests exceed, cell by cell: one
+    that explores a little is no policy that never tries. Where none is logged it is the mean."""
+    found = {}
+    for action in {one.action for one in cells if one.tries > 0.0}:
+        mine = [one for one in cells if one.action == action and one.tries > 0.0]
+        mass = sum(one.mass for one in mine)
+        usual = sum(one.tries for one in mine) / mass
+        below, seldom = 0.0, usual
+        for chance, requests in sorted((one.chance, one.mass) for one in mine if one.chance is not None):
+            below, seldom = below + requests, min(usual, chance)
+            if below > UNSUPPORTED * mass:
+                break
+        found[action] = _Rate(usual, seldom)
+    return found
+
+
+def _due(one: Tried, rates: Mapping[int, _Rate]) -> float:
+    """Tries that a cell would have if the action had a chance there; 0 of an action that was never tried."""
+    tries = one.mass * rates[one.action].seldom if one.action in rates else 0.0
+    return min(tries, one.left) if one.left else tries
+
+
+def _closed(cells: Sequence[Tried], due: Sequence[float]) -> set[int]:
+    """Places of the cells in which an action was never tried throughout a part of some column, and not by chance."""
+    parts: dict[tuple[int, int, int | None], list[int]] = {}
+    for i, one in enumerate(cells):
+        for axis, part in enumerate(one.parts):
+            parts.setdefault((one.action, axis, part), []).append(i)
+    found: set[int] = set()
+    for places in parts.values():
+        if not any(cells[i].tries for i in places) and sum(due[i] for i in places) >= SURE:
+            found.update(places)
+    return found

@@ -21,5 +21,5 @@ def test_quiet_where_the_assumption_holds_and_loud_where_it_does_not(world):
         # Levels of failing are 1 % and less: two of six happen once in 700 studies at 1 %.
         assert found["fail"] <= 1
         assert found["warn"] <= 3
-    else:
+    elif world.seen:
         assert found["fail"] + found["warn"] >= SEEDS // 2
