@@ -12,6 +12,7 @@ import pytest
 from estimators.direct_method import direct_method
 from estimators.doubly_robust import doubly_robust
 from estimators.ips import ips, snips
+from estimators.value_bound import gain_bound
 
 ACTIONS = ("edge", "premium", "standard")
 DESIGN: dict[str, Any] = {
@@ -192,6 +193,33 @@ def test_a_bound_of_a_share_says_whether_it_beats_the_logging_policy(world: Any)
     assert bound["lower"] > bound["logging_value"]
     memo = next(world.out.rglob("memo.md")).read_text()
     assert "In any sample size and however heavy the weights" in memo
+    # The same bound from the arrays; where less is better, of the requests without it.
+    given = arrays(better.with_columns(goes=pl.lit("premium")))
+    r, w, units = better["done"].cast(float).to_numpy(), given["weight"], given["units"]
+    least = gain_bound(*(np.bincount(units, x) for x in (w * r, r, np.ones(len(r)))), most_reward=1.0)
+    assert bound["difference_lower"] == pytest.approx(least, rel=1e-6)
+    assert 0.0 < least < metric(document, "done")["estimate"]
+    assert bound["difference_upper"] is None
+    assert f"As surely, the target's is at least {least:.3g} higher than the logging policy's" in memo
+    undone = better.with_columns(done=~pl.col("done"))
+    turned = {"done": {**metrics["done"], "better": "lower"}}
+    bound = run(world, undone, {"metrics": turned, "design": rules})["diagnostics"]["value_bound"]
+    assert bound["difference_upper"] == pytest.approx(-least, rel=1e-6)
+    assert bound["difference_lower"] is None
+
+
+def test_constant_policies_say_what_they_lack(world: Any) -> None:
+    alone = {"metrics": {"latency": DESIGN["metrics"]["latency"]}}
+    document = run(world, FRAME, {**alone, "estimator": "direct_method"})
+    row = next(row for row in document["diagnostics"]["values"] if row["policy"] == "always premium")
+    assert row["ci_low"] is None
+    assert "no interval: the model's own error" in next(world.out.rglob("memo.md")).read_text()
+    document = run(world, FRAME, {**alone, "estimator": {"outcome": "boosting", "folds": 2}})
+    row = next(row for row in document["diagnostics"]["values"] if row["policy"] == "always premium")
+    mine = FRAME.filter(pl.col("ran") == "premium")
+    assert row["value"] == pytest.approx((mine["ms"] / mine["p"]).sum() / (1.0 / mine["p"]).sum(), rel=1e-6)
+    assert "by weights over their sum" in row["reason"]
+    assert "errors of cuts leave out" in next(world.out.rglob("memo.md")).read_text()
 
 
 def test_requests_without_a_unit_are_units(world: Any) -> None:

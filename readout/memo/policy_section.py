@@ -81,7 +81,21 @@ def _bound(readout: Readout) -> list[str]:
     if bound["beats_logging"] is None:
         return [f"{said}; {bound['reason']}."]
     verdict = "better than" if bound["beats_logging"] else "not enough to beat"
-    return [f"{said}: that is {verdict} the logging policy's {logging}."]
+    return [f"{said}: that is {verdict} the logging policy's {logging}.{_difference(bound)}"]
+
+
+def _difference(bound: Mapping[str, Any]) -> str:
+    """A bound of the difference in words; empty where there is none."""
+    low, high = bound.get("difference_lower"), bound.get("difference_upper")
+    if low is not None:
+        return f" As surely, the target's is {_beyond(low, 'higher', 'lower')} than the logging policy's."
+    if high is not None:
+        return f" As surely, the target's is {_beyond(-high, 'lower', 'higher')} than the logging policy's."
+    return ""
+
+
+def _beyond(least: float, better: str, worse: str) -> str:
+    return f"at least {number(least)} {better}" if least > 0.0 else f"at most {number(-least)} {worse}"
 
 
 def _weights(readout: Readout) -> list[str]:
@@ -107,10 +121,12 @@ def _trade(readout: Readout) -> list[str]:
         return []
     lowest = others[0]
     asked = readout.design.get("clip") or readout.design.get("switch")
+    models = readout.design.get("method") == "doubly_robust"
+    own = " The errors of cuts leave out that of fitting the models, which asking for one adds." if models else ""
     now = "" if asked is None else f" Asked for: {number(float(asked))}."
     return [
         f"Cutting weights at {number(lowest['at'])} would touch {percent(lowest['share_clipped'])} of the requests, "
         f"move the target's value by {number(lowest['bias'], 3, True)} and its standard error from "
         f"{number(plain['std_error'])} to {number(lowest['std_error'])}: error against bias; the diagnostics have the "
-        f"other cuts. A cut that is chosen after seeing them has no interval.{now}"
+        f"other cuts. A cut that is chosen after seeing them has no interval.{own}{now}"
     ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from estimators.clip_trade import clip_trade
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
-from estimators.value_bound import value_bound
+from estimators.value_bound import gain_bound, value_bound
 from readout.logs import Logs
 from readout.logs.treated import arms
 from readout.memo.numbers import number, percent
@@ -150,8 +152,10 @@ def _constant(sample: OffPolicy, name: str, alpha: float) -> dict[str, Any]:
     if not sample.supported(sample.target.actions.index(name)):
         return {**row, "supported": False, "reason": "it was never tried in some of the states"}
     if not sample.how.weighs:
-        return {**row, "value": value, "reason": "no error is made for it: the model's own is not in it"}
-    return {**row, "value": value, "std_error": error, "ci_low": low, "ci_high": high}
+        return {**row, "value": value, "reason": "no interval: the model's own error is made for the target alone"}
+    by_weights = "by weights over their sum: boosted models know only what the two policies take"
+    reason = by_weights if sample.models and sample.options["outcome"] == "boosting" else ""
+    return {**row, "value": value, "std_error": error, "ci_low": low, "ci_high": high, "reason": reason}
 
 
 def _bound(spec: Spec, sample: OffPolicy, term: Term, found: Estimate) -> dict[str, Any]:
@@ -161,6 +165,7 @@ def _bound(spec: Spec, sample: OffPolicy, term: Term, found: Estimate) -> dict[s
         return {}
     row: dict[str, Any] = {"metric": term.name, "lower": None, "upper": None, "level": 1.0 - alpha}
     row |= {"beats_logging": None, "logging_value": found.control_value, "reason": ""}
+    row |= {"difference_lower": None, "difference_upper": None}
     if term.den is not None or scored.low < 0.0:
         why = "a ratio has none" if term.den is not None else "it needs values that are at least 0"
         return {**row, "reason": why}
@@ -175,12 +180,26 @@ def _bound(spec: Spec, sample: OffPolicy, term: Term, found: Estimate) -> dict[s
     except EstimationError as error:
         return {**row, "reason": str(error)}
     row |= {"lower": bound.lower, "upper": bound.upper}
+    if scored.shares:
+        row |= _difference(spec, sample, term)
     if spec.metrics[term.name].better == "higher":
         return {**row, "beats_logging": bound.lower > found.control_value}
     if bound.upper is None:
         why = "lower is better, and values without a known maximum have no upper bound of this kind"
         return {**row, "reason": why}
     return {**row, "beats_logging": bound.upper < found.control_value}
+
+
+def _difference(spec: Spec, sample: OffPolicy, term: Term) -> dict[str, float]:
+    """A bound of V(target) - V(logging), of a share, on the side that tells whether the target is better."""
+    sums = sample.read().sums
+    score, rows, w = (sums.get(BOUND + part) for part in ("score", "rows", "w"))
+    logged = sums.get(f"{term.name}|ln")
+    higher = spec.metrics[term.name].better == "higher"
+    # Where less is better, the share of requests without it is what is gained.
+    gained, had = (score, logged) if higher else (np.maximum(w - score, 0.0), np.maximum(rows - logged, 0.0))
+    least = gain_bound(gained, had, rows, most_reward=1.0, alpha=spec.decision.alpha, seed=sample.how.seed)
+    return {"difference_lower": least} if higher else {"difference_upper": -least}
 
 
 def _trade(sample: OffPolicy) -> list[dict[str, Any]]:
