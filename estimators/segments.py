@@ -112,6 +112,28 @@ def joint_covariance(std_errors: ArrayLike, contributions: Matrix | None) -> Mat
     return np.asarray(correlation * np.outer(errors, errors), dtype=np.float64)
 
 
+def rested_dfs(dfs: ArrayLike, contributions: Matrix | None) -> Vector:
+    """Degrees of freedom of the levels' errors, fewer where an error rests on a few units: a sum of squares of which
+    some make up most is known no better than from these.
+
+    The sum's variance is estimated from the squares themselves and matched to chi-square (Satterthwaite); for normal
+    contributions of one size that gives their number. Never more than the estimator's own.
+
+    Args:
+        dfs: ``(k,)`` of the estimator.
+        contributions: As in :func:`joint_covariance`; None: the estimator's own stand.
+    """
+    own = np.asarray(dfs, dtype=np.float64)
+    if contributions is None:
+        return own
+    squares = contributions**2
+    total = squares.sum(axis=0)
+    n = np.maximum((contributions != 0.0).sum(axis=0), 1)
+    spread = (squares**2).sum(axis=0) - total**2 / n
+    rested = np.divide(2.0 * total**2, spread, out=np.full(len(own), math.inf), where=spread > 0.0)
+    return np.asarray(np.minimum(own, rested), dtype=np.float64)
+
+
 def arm_parts(num: Vector, den: Vector, group: NDArray[np.intp] | None = None, share: Vector | None = None) -> Vector:
     """``(n,)`` what each unit of one arm adds to the arm's value, by the delta method.
 
@@ -143,7 +165,8 @@ def heterogeneity(levels: Levels) -> Heterogeneity:
 
     The reference is F with ``q = k - 1`` and ``nu - q + 1`` degrees of freedom for ``(nu - q + 1) / (nu q)`` times the
     Wald statistic. Where levels are independent, ``nu`` joins the degrees of freedom of all their errors (Satterthwaite
-    for two levels); where they share units, the covariance is one estimate, and ``nu`` is that of its weakest part.
+    for two levels); where they share units, the covariance is one estimate, and ``nu`` is the harmonic mean of its
+    parts' by what they weigh in it.
 
     Raises:
         EstimationError: Fewer than two levels, or too few degrees of freedom or independent units for their number.
@@ -265,14 +288,15 @@ def pooled(levels: Levels, *, alpha: float = 0.05) -> Pooled:
 
 def _joint_df(levels: Levels, contrasts: Matrix, middle: Matrix) -> float:
     """Degrees of freedom of ``contrasts covariance contrasts'`` as a covariance estimate."""
-    involved = np.abs(contrasts).max(axis=0) > 0.0
-    if not levels.apart:
-        return float(levels.dfs[involved].min())
     q = len(contrasts)
     inverse = np.linalg.inv(middle)
+    shares = np.einsum("il,ij,jl->l", contrasts, inverse, contrasts) * np.diag(levels.covariance)
+    if not levels.apart:
+        # One estimate from the units that all levels share. A level of few units takes off as much as it weighs in it.
+        lost = float((shares / levels.dfs).sum())
+        return float(shares.sum()) / lost if lost > 0.0 else math.inf
     # One independent component a level: its share of the whole has rank one, so that the trace of its square is the
     # square of its trace.
-    shares = np.einsum("il,ij,jl->l", contrasts, inverse, contrasts) * np.diag(levels.covariance)
     parts = float((2.0 * shares**2 / levels.dfs).sum())
     return q * (q + 1.0) / parts if parts > 0.0 else math.inf
 

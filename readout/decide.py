@@ -145,6 +145,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         "found": "; ".join(dict.fromkeys(match.short for match in found if match.short)),
         "sample": sample_needed(evidence, facts.arm, facts.primaries),
         "levels": targeting.levels(facts.clearing),
+        "average": targeting.short_average(evidence, facts.arm),
         "then": "" if evidence.spec.design.kind in RAMP_AT_MOST or narrower(evidence.spec) else ": ship",
         "whom": whom(evidence.spec, evidence.sample),
         **not_run.words(evidence.spec, facts.checks),
@@ -158,7 +159,7 @@ def _worded(facts: Facts, rule: Rule, found: Sequence[Match]) -> Decision:
         by_arm={},
         rule=rule.rule,
         headline=rule.headline.format(**words),
-        reasons=_reasons(facts, rule, found) + _long_run_aside(facts, rule),
+        reasons=_reasons(facts, rule, found) + _long_run_aside(facts, rule) + (() if targeted else _of_segments(facts)),
         would_change=tuple(text.format(**words) for text in rule.would_change),
         stop_if=(targeting.stop_if(evidence, facts.clearing) if targeted else ()) + stop_if(evidence, not targeted),
         next_step=rule.next_step.format(**words),
@@ -185,6 +186,14 @@ def _long_run_aside(facts: Facts, rule: Rule) -> tuple[str, ...]:
     """That nothing stands for a long-run outcome, where part of the traffic is treated for other reasons."""
     own = any(kind == "long_run" and state != "unclear" for kind, state in rule.when)
     return () if own or rule.action not in ("ramp", "target") else surrogates.aside(facts.evidence, facts.arm)
+
+
+def _of_segments(facts: Facts) -> tuple[str, ...]:
+    """What a decision about all of the traffic says of segments, where effects can be read."""
+    doubts = ("pause", "instrument", "stronger_design")
+    if any(check.action in doubts and facts.status(check) == "fail" for check in facts.checks):
+        return ()
+    return targeting.beside(facts.evidence, facts.arm, _interval)
 
 
 def _of_check(check: Check, said: str) -> Match:
@@ -254,7 +263,11 @@ def _segment(facts: Facts, _: bool) -> list[Match]:
     # The headline names a single level already.
     names = {said: f"{said}: " if len(gains) > 1 else "" for said in gains}
     levels = [Match(said, names[said] + gain, f"{said}: {gain}") for said, gain in gains.items()]
-    return [Match("average", "", average), *levels]
+    guardrails = Match("guardrails", "", targeting.safe(facts.evidence, found))
+    # What would hold all of the traffic back to a ramp holds for a segment too.
+    slowly = [replace(match, short="") for match in (*_asks(facts, "ramp"), *_unjudged(facts, "capacity_limit"))]
+    slowly = [replace(match, reason=f"treat it in steps: {match.reason}") for match in slowly]
+    return [Match("average", "", average), *levels, guardrails, *slowly]
 
 
 def _design(facts: Facts, kinds: Sequence[str]) -> list[Match]:

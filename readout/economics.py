@@ -91,16 +91,22 @@ def economic_bar(evidence: Evidence) -> Check:
 
 
 def _by_segment(evidence: Evidence, bar: float) -> Check:
-    """The bar where a decision is by segment: some level clears it, or every level lies below it."""
+    """The bar where a decision is by segment: passed where a level that clears it can be targeted, or by the average
+    too; failed where every level lies below it. A level that clears it and cannot be targeted carries nobody else."""
+    from readout.segments.targeting import clearing
+
     said: list[str] = []
     by_arm: dict[str, Status] = {}
     best: float | None = None
-    for label in evidence.arms[1:]:
+    for arm in evidence.treatments:
+        label, average = evidence.arms[arm], evidence.effect(NET, arm)
         rows = {one.said: one for one in evidence.segments.results if one.result.arm == label and not one.descriptive}
         known = [one for one in rows.values() if one.net_low is not None and one.net_high is not None]
         clear = [one.said for one in known if (one.net_low or 0.0) > bar]
         below = [one.said for one in known if (one.net_high or 0.0) < bar]
-        by_arm[label] = "pass" if clear else "fail" if known and len(below) == len(rows) else "warn"
+        enough = clearing(evidence, arm) or (average is not None and PER * average.ci_low >= bar)
+        lost = known and len(below) == len(rows)
+        by_arm[label] = "pass" if clear and enough else "fail" if lost else "warn"
         of = f"of {len(rows)} levels" if rows else "no level could be read"
         said.append(f"{named(label)}: {len(clear)} {of} above the bar of {bar:g}, {len(below)} below it")
         lows = [one.net_low for one in known if one.net_low is not None]

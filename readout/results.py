@@ -122,6 +122,8 @@ class SegmentResult:
         rows: Kept rows of the level.
         why: Why it is not recommended, in words; empty where it is.
         descriptive: Whether nobody can be picked by the segment.
+        clears: Whether what decides clears the bar after multiplicity, guardrails apart.
+        worse: The primaries that get worse here after multiplicity, with their effects in words.
     """
 
     segment: str
@@ -141,6 +143,8 @@ class SegmentResult:
     recommended: bool = False
     why: str = ""
     descriptive: bool = False
+    clears: bool = False
+    worse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +178,12 @@ class Heterogeneity:
 @dataclass(frozen=True, slots=True)
 class Segments:
     """All that is said by segment; ``allocation`` has a row an arm and level of the first segment, where there is a
-    budget."""
+    ``budget`` of GPU-hours."""
 
     results: tuple[SegmentResult, ...] = ()
     heterogeneity: tuple[Heterogeneity, ...] = ()
     allocation: tuple[Mapping[str, Any], ...] = ()
+    budget: float | None = None
     notes: tuple[str, ...] = ()
 
 

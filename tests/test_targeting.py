@@ -10,7 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from readout.segments.allocation import Level, fill
+from readout.results import SegmentResult
+from readout.segments.allocation import AS_FAR, EXPLORED, UNSHOWN, Level, fill
+from readout.segments.targeting import levels
 
 START = datetime(2026, 10, 5, tzinfo=UTC)
 MONEY = {
@@ -70,7 +72,7 @@ def test_a_segment_that_clears_the_bar_is_targeted(world) -> None:
     assert (top["segment"], top["recommended"], top["stable"]) == ("tier", True, True)
     assert top["difference_p_value"] < 0.001 < free["estimate"] ** 2
     assert top["estimate"] < top["pooled"] < 0
-    assert (free["recommended"], free["why_not"]) == (False, "latency is not shown better")
+    assert (free["recommended"], free["why_not"]) == (False, "latency moves by less than its minimum effect")
     tier, long = (h for h in document["diagnostics"]["heterogeneity"] if h["metric"] == "latency")
     assert tier["p_value_holm"] < 0.001 < long["p_value"]
     assert memo.index("## Effects") < memo.index("## Segments") < memo.index("## Guardrails")
@@ -102,6 +104,71 @@ def test_a_stricter_margin_of_a_segment_holds_it_back(world) -> None:
     assert document["decision"]["action"] != "target"
     other = next(s for s in document["segments"] if (s["level"], s["metric"]) == ("not top_tier", "errors"))
     assert other["margin"] == "0.05"
+
+
+def test_a_segment_of_which_every_level_pays_picks_nobody(world) -> None:
+    """Levels differ, and each is worth its compute: nothing is left to keep it from."""
+    rng = np.random.default_rng(4)
+    frame = log(0.0)
+    gain = pl.when(pl.col("tier") == "top").then(0.6).otherwise(0.3)
+    more = pl.Series(rng.random(len(frame))) < gain
+    frame = frame.with_columns(quick=pl.col("quick") | (more & (pl.col("arm") == "new")))
+    document, _ = run(world, frame, segments=["tier"], **MONEY)
+    assert all(s["recommended"] and s["stable"] for s in document["segments"])
+    test = next(h for h in document["diagnostics"]["heterogeneity"] if h["metric"] == "net value")
+    assert test["p_value_holm"] < 0.001
+    assert document["decision"]["action"] != "target"
+
+
+def test_a_level_that_pays_and_cannot_be_targeted_ships_nobody_else(world) -> None:
+    """Under the frame target a level above the bar passes it for itself alone."""
+    frame = log(20.0).with_columns(ms=pl.col("ms") - 6 * (pl.col("arm") == "new"))
+    frame = frame.with_columns(
+        gpu_seconds=pl.col("gpu_seconds") * pl.when(pl.col("arm") == "new").then(1.6).otherwise(1)
+    )
+    strict = {"name": "top_tier", "where": "tier = 'top'", "margin": {"errors": 0.0001}}
+    document, _ = run(world, frame, segments=[strict], **MONEY, decision__frame="target")
+    top = next(s for s in document["segments"] if (s["level"], s["metric"]) == ("top_tier", "latency"))
+    assert (top["net_ci_low"] > 0, top["recommended"]) == (True, False)
+    assert document["economics"]["net_usd_per_1k_requests"]["ci_low"] < 0
+    assert next(c for c in document["checks"] if c["name"] == "economic_bar")["status"] == "warn"
+    assert document["decision"]["action"] not in ("ship", "target")
+    assert any("top_tier gains (net +" in text and "errors is not shown safe" in text
+               for text in document["decision"]["reasons"])  # fmt: skip
+
+
+def test_a_decision_about_everybody_says_who_gets_worse(world) -> None:
+    frame = log(8.0, spread=False).with_columns(
+        ms=pl.col("ms") + 14 * ((pl.col("arm") == "new") & (pl.col("tier") == "top"))
+    )
+    document, memo = run(world, frame, segments=["tier"])
+    assert document["decision"]["action"] in ("ship", "ramp")
+    assert any(text.startswith("tier = top gets worse: latency +") for text in document["decision"]["reasons"])
+    assert "tier = top gets worse" in memo[: memo.index("## What was compared")]
+
+
+def test_a_segment_without_values_is_said_and_odd_labels_can_be_seen(world) -> None:
+    frame = log().with_columns(
+        blank=pl.lit(None, dtype=pl.String),
+        odd=pl.when(pl.col("user") % 2 == 0).then(pl.lit("")).otherwise(pl.lit(" a")),
+    )
+    document, memo = run(world, frame, segments=["blank", "odd"])
+    assert "blank has no value on any row: nothing is read by it" in memo
+    assert "odd = ''" in memo
+    assert "odd = ' a'" in memo
+    assert {s["level"] for s in document["segments"]} == {"", " a"}
+    _, memo = run(world, frame, segments=["blank"])
+    assert "blank has no value on any row: nothing is read by it" in memo
+
+
+def test_levels_of_one_segment_are_named_together() -> None:
+    def row(segment: str, said: str) -> SegmentResult:
+        return SegmentResult(segment, "", said, None, 1)  # type: ignore[arg-type]
+
+    assert levels([row("tier", "tier = a")]) == "tier = a"
+    three = [row("tier", f"tier = {one}") for one in "abc"]
+    assert levels(three) == "tier = a, b or c"
+    assert levels([*three[:2], row("long", "long")]) == "tier = a or b or long"
 
 
 def test_the_frame_target_judges_the_bar_by_segment(world) -> None:
@@ -166,6 +233,12 @@ def test_the_same_bytes_twice(world) -> None:
         ({"segments": ["quick"]}, "segments.0", "'quick' is measured by the metric 'good'"),
         ({"segments": ["arm"]}, "segments.0", "'arm' tells the arm"),
         ({"segments": [{"name": "slow", "where": "ms > 100"}]}, "segments.0", "'ms' is measured by"),
+        ({**MONEY, "segments": ["gpu_seconds"]}, "segments.0", "'gpu_seconds' is what economics.cost prices"),
+        (
+            {"metrics.errors": {"expr": "failed or prompt_tokens < 9", "role": "guardrail", "better": "lower"},
+             "segments": [{"name": "x", "where": "prompt_tokens > 9"}]},
+            "segments.0", "'prompt_tokens' is part of the metric 'errors'",
+        ),
         ({"segments": ["cache_hit"]}, "segments.0", "'cache_hit' is by its name a cache hit"),
         ({"segments": ["user"]}, "segments.0", "levels and more are more than a decision is made over (30)"),
         ({"segments": ["tier", "nowhere"]}, "segments.1", "the log has no column 'nowhere'"),
@@ -208,27 +281,27 @@ def test_what_cannot_be_acted_on_is_refused_at_its_place(world, changes, where, 
 
 
 def test_compute_goes_first_where_it_is_worth_most() -> None:
-    levels = [Level("a", 100, 0.02, 0.01), Level("b", 100, 0.03, 0.01), Level("c", 100, -0.01, 0.01)]
-    rows = fill(levels, 1.5, 0.1)
+    given = [Level("a", 100, 0.02, 0.01, shown=False), Level("b", 100, 0.03, 0.01), Level("c", 100, -0.01, 0.01)]
+    rows = fill(given, 1.5, 0.1)
     assert [r["level"] for r in rows] == ["b", "a", "c"]
     assert [r["share_treated"] for r in rows] == pytest.approx([0.9, 0.5, 0.1])
     assert sum(r["gpu_hours"] for r in rows) == pytest.approx(1.5)
     assert [r["net_usd_per_gpu_hour"] for r in rows] == pytest.approx([3.0, 2.0, -1.0])
     assert [r["note"] for r in rows] == [
-        "", "as far as the budget reaches", "explored only: net value is not above zero",
+        "", f"{AS_FAR}; {UNSHOWN}", EXPLORED,
     ]  # fmt: skip
 
 
 def test_exploration_comes_first_and_shrinks_to_the_budget() -> None:
-    levels = [Level("a", 100, 0.02, 0.01), Level("b", 100, 0.01, 0.01)]
-    rows = fill(levels, 0.1, 0.1)
+    given = [Level("a", 100, 0.02, 0.01), Level("b", 100, 0.01, 0.01)]
+    rows = fill(given, 0.1, 0.1)
     assert [r["share_treated"] for r in rows] == pytest.approx([0.05, 0.05])
     assert sum(r["gpu_hours"] for r in rows) == pytest.approx(0.1)
 
 
 def test_what_saves_compute_needs_no_budget_and_harm_gets_none() -> None:
-    levels = [Level("a", 100, 0.02, -0.01), Level("b", 100, 0.05, 0.01, barred="harmed"), Level("c", 10, None, None)]
-    rows = fill(levels, 0.5, 0.05)
+    given = [Level("a", 100, 0.02, -0.01), Level("b", 100, 0.05, 0.01, barred="harmed"), Level("c", 10, None, None)]
+    rows = fill(given, 0.5, 0.05)
     assert [(r["level"], r["share_treated"]) for r in rows] == [("a", 0.95), ("b", 0.0), ("c", 0.0)]
     assert rows[0]["net_usd_per_gpu_hour"] is None
     assert rows[1]["note"] == "harmed"

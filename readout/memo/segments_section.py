@@ -12,6 +12,7 @@ from readout.memo.tables import bullets, section, table
 from readout.results import Heterogeneity, Readout, SegmentResult
 
 _ROWS_SHOWN = 40  # what is beyond stands in readout.json
+_NAMED = 6  # levels beside one reason
 STATES = {"harmed": "harmed", "inconclusive": "not shown safe"}
 
 
@@ -19,7 +20,7 @@ def segments(readout: Readout) -> list[str]:
     """The test of equal effects first, then the levels; nothing where the spec names no segment."""
     said = readout.segments
     if not said.results:
-        return []
+        return section("## Segments", bullets(markdown(note) for note in said.notes)) if said.notes else []
     rows = rows_of(readout)
     shown = rows[:_ROWS_SHOWN]
     beyond = [f"{len(rows) - len(shown)} more rows are in readout.json."] if len(rows) > len(shown) else []
@@ -30,7 +31,7 @@ def segments(readout: Readout) -> list[str]:
         _levels(readout, shown),
         [_reading(readout)],
         beyond,
-        bullets(_reasons(shown)),
+        bullets(reasons(shown)),
         bullets(markdown(note) for note in said.notes),
         _allocation(readout),
     )
@@ -74,7 +75,7 @@ def _levels(readout: Readout, rows: list[SegmentResult]) -> list[str]:
     metrics = list(dict.fromkeys(one.result.metric for one in rows))
     headers = ["Segment", *(["Arm"] if arms else []), "Rows", *(["Metric"] if len(metrics) > 1 else [])]
     headers += [f"Effect on {name(metrics[0])}" if len(metrics) == 1 else "Effect", "Pooled", "Differs, p"]
-    headers += [*(["Net USD per 1,000"] if money else []), "Stable", "Guardrails", "Reading"]
+    headers += [*(["Net USD per 1,000"] if money else []), "Stable", "Guardrails", "By itself"]
     cells = [
         [
             markdown(one.said),
@@ -91,7 +92,7 @@ def _levels(readout: Readout, rows: list[SegmentResult]) -> list[str]:
         ]
         for one in rows
     ]
-    left = {"Segment", "Arm", "Metric", "Stable", "Guardrails", "Reading"}
+    left = {"Segment", "Arm", "Metric", "Stable", "Guardrails", "By itself"}
     return table(headers, cells, right="".join("l" if header in left else "r" for header in headers))
 
 
@@ -130,19 +131,26 @@ def _reading(readout: Readout) -> str:
     ]
     if readout.economics is not None:
         parts.append("Net value's intervals hold for all levels at once (Bonferroni), and its sign is what is stable.")
-        parts.append("*Recommended*: net value above the bar, and the level's guardrails hold.")
+        parts.append("*By itself*: recommended where net value lies above the bar and the level's guardrails hold.")
     else:
         parts.append(
-            "*Recommended*: as no economics are stated, the primary better after multiplicity and no smaller than the "
-            "minimum effect, and the level's guardrails hold."
+            "*By itself*: recommended where, as no economics are stated, the primary is better after multiplicity and "
+            "no smaller than the minimum effect, and the level's guardrails hold."
         )
     return " ".join(parts)
 
 
-def _reasons(rows: list[SegmentResult]) -> list[str]:
-    """Why levels are not recommended, once each; what holds of a whole segment stands in its notes."""
-    found = [f"{markdown(one.said)}: {markdown(one.why)}" for one in rows if one.why and not one.descriptive]
-    return list(dict.fromkeys(found))
+def reasons(rows: list[SegmentResult]) -> list[str]:
+    """Why levels are not recommended, a line a reason; what holds of a whole segment stands in its notes."""
+    by_reason: dict[str, list[str]] = {}
+    for one in rows:
+        if one.why and not one.descriptive and one.said not in by_reason.setdefault(one.why, []):
+            by_reason[one.why].append(one.said)
+    found = []
+    for why, said in by_reason.items():
+        beyond = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+        found.append(markdown(f"{', '.join(said[:_NAMED])}{beyond}: {why}"))
+    return found
 
 
 def _allocation(readout: Readout) -> list[str]:
@@ -172,6 +180,7 @@ def _allocation(readout: Readout) -> list[str]:
         "traffic as the window had. A random share of every level stays treated, and untreated, so that effects can be "
         "read again; a dash where treatment takes no extra compute."
     )
-    total = "" if arms else f" Together {number(used)} GPU-hours."
+    budget = readout.segments.budget
+    total = "" if arms or budget is None else f" Together {number(used)} of {number(budget)} GPU-hours."
     right = "r" + "l" * arms + "lrrrrrl"
     return [sentence + total, "", *table(headers, cells, right=right)]

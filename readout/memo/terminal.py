@@ -159,8 +159,8 @@ def _segments(rows: list[SegmentResult], console: Console) -> Table:
     """The levels of segments: effect on the primary, whether it differs, net value, and how it is to be read."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     money = any(one.net is not None for one in rows)
-    for header in ("Segment", "Effect", "Differs, p", *(["Net per 1,000"] if money else []), "Reading"):
-        left = header in ("Segment", "Reading")
+    for header in ("Segment", "Effect", "Differs, p", *(["Net per 1,000"] if money else []), "By itself"):
+        left = header in ("Segment", "By itself")
         table.add_column(header, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     several = len({(one.result.metric, one.result.arm) for one in rows}) > 1
     for one in rows[:_SEGMENTS]:

@@ -16,6 +16,8 @@ SECONDS = 3600.0
 HARMED = "a guardrail is harmed: not treated"
 NO_EFFECT = "net value or cost could not be estimated: not treated"
 EXPLORED = "explored only: net value is not above zero"
+AS_FAR = "as far as the budget reaches"
+UNSHOWN = "on its point value: the interval reaches below zero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Level:
         net: Net value of the treatment per request, USD; None where it could not be estimated.
         gpu_hours: Extra GPU-hours of the treatment per request; negative where it saves compute.
         barred: Why it is not treated at all, in words.
+        shown: Whether the interval of net value lies above zero.
     """
 
     label: str
@@ -35,6 +38,7 @@ class Level:
     net: float | None
     gpu_hours: float | None
     barred: str = ""
+    shown: bool = True
 
 
 def fill(levels: list[Level], budget: float, explore: float) -> list[dict[str, Any]]:
@@ -63,7 +67,8 @@ def fill(levels: list[Level], budget: float, explore: float) -> list[dict[str, A
         more = most if need <= 0.0 else min(most, max(left, 0.0) / need)
         left -= more * need
         share = explored + more
-        note = EXPLORED if gain <= 0.0 else "" if more >= most - 1e-12 else "as far as the budget reaches"
+        notes = [AS_FAR if more < most - 1e-12 else "", "" if one.shown else UNSHOWN]
+        note = EXPLORED if gain <= 0.0 else "; ".join(filter(None, notes))
         rows.append(_row(one, need, share, note))
     barred = sorted((one for one in levels if one not in known), key=lambda one: one.label)
     return rows + [_row(one, None, 0.0, one.barred or NO_EFFECT) for one in barred]
@@ -101,7 +106,8 @@ def _level(evidence: Evidence, index: int, arm: int, usd: float) -> Level:
         )
     barred = HARMED if "harmed" in _guardrails(evidence, index, arm) else ""
     hours = None if cost is None else cost.estimate / usd / SECONDS
-    return Level(level.label, requests, None if net is None else net.estimate, hours, barred)
+    shown = net is not None and net.ci_low > 0.0
+    return Level(level.label, requests, None if net is None else net.estimate, hours, barred, shown)
 
 
 def _has(evidence: Evidence, name: str, arm: int) -> bool:

@@ -70,7 +70,9 @@ class Group:
 
     def said(self, level: str) -> str:
         """A level as a sentence names it."""
-        return level if self.where else f"{self.name} = {level}"
+        if self.where:
+            return level
+        return f"{self.name} = {level if level.strip() == level and level else repr(level)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def find(spec: Spec, logs: Logs) -> Groups:
     return Groups(tuple(groups), _middle(logs, found[-1]) if logs.has("time") else None)
 
 
+MOVED = "the action may move it, and with it who is in the segment"
 NAME_SOME = "name the ones that matter: {name: long_context, where: 'prompt_tokens >= 8000'}"
 
 
@@ -142,19 +145,41 @@ def columns(segment: Segment) -> list[str]:
 
 def _later(spec: Spec, logs: Logs, values: Iterable[pl.Expr]) -> Iterable[tuple[int, str, str]]:
     """Segments on what the action may have moved, or on the arm itself."""
-    after, before = decided_after(spec, logs), declared(spec, logs)
+    before = declared(spec, logs)
+    after = _after(spec, logs, before)
+    below = {metric.denominator for metric in spec.metrics.values()}
     told = {str(logs.columns[role]): role for role in ("arm", "intended") if logs.has(role)}
-    hint = "a segment is of facts from before the decision: whom could one pick by it?"
+    hint = "a segment is of facts from before the decision, by which one can pick whom to treat"
+    features = "where it stood before, declare it under logs.columns.features or state"
     for index, segment in enumerate(spec.segments):
         for name in columns(segment):
             shown = visible(name)
             if name in told and name not in before:
                 yield index, f"{shown!r} tells the arm ({told[name]}), so it holds no comparison of the arms", hint
             elif name in after:
-                yield index, f"{shown!r} is {after[name].said}: {after[name].row.why}", hint
+                mendable = name in below or name in _parts(spec)
+                yield index, f"{shown!r} is {after[name]}: {MOVED}", features if mendable else hint
             elif name not in before and (row := by_name(name)) is not None:
-                why = f"{shown!r} is by its name {row.row}: {row.why}"
-                yield index, why, "where it stood before, declare it under logs.columns.features or state"
+                yield index, f"{shown!r} is by its name {row.row}: {MOVED}", features
+
+
+def _after(spec: Spec, logs: Logs, before: Iterable[str]) -> dict[str, str]:
+    """Columns that stand after the action by the spec's own word, and what they are."""
+    found = {name: later.said for name, later in decided_after(spec, logs).items()}
+    parts = {name: f"part of the metric {metric!r}" for name, metric in _parts(spec).items() if name not in before}
+    cost = spec.economics.cost.column if spec.economics is not None and spec.economics.cost is not None else None
+    priced = {cost: "what economics.cost prices"} if cost is not None else {}
+    return parts | priced | found
+
+
+def _parts(spec: Spec) -> dict[str, str]:
+    """The columns of metrics' expressions, with the metric."""
+    return {
+        name: metric.name
+        for metric in spec.metrics.values()
+        if metric.expr is not None
+        for name in pl.sql_expr(metric.expr).meta.root_names()
+    }
 
 
 def _endless(spec: Spec, logs: Logs, values: Iterable[pl.Expr]) -> Iterable[tuple[int, str, str]]:

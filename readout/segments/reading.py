@@ -10,7 +10,7 @@ import numpy as np
 from estimators import holm
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
-from estimators.segments import Levels, against_others, heterogeneity, joint_covariance, pooled
+from estimators.segments import Levels, against_others, heterogeneity, joint_covariance, pooled, rested_dfs
 from readout.economics import NET, PER
 from readout.estimate import result_of
 from readout.evidence import Evidence
@@ -79,7 +79,8 @@ def read_segments(evidence: Evidence) -> Segments:
     tests = tuple(
         family.test for (_, name, _), family in families.items() if name == NET or _role(evidence, name) == "primary"
     )
-    return Segments(_adjust_differences(results), tests, allocation(evidence), tuple(_notes(evidence)))
+    budget = None if spec.economics is None or spec.economics.budget is None else spec.economics.budget.gpu_hours
+    return Segments(_adjust_differences(results), tests, allocation(evidence), budget, tuple(_notes(evidence)))
 
 
 def at_once(evidence: Evidence) -> float:
@@ -128,7 +129,7 @@ def _together(
     levels = Levels(
         np.array([found.estimate for found in values]),
         joint_covariance([found.std_error for found in values], parts),
-        np.array([found.df for found in values]),
+        rested_dfs([found.df for found in values], parts),
     )
     near = pooled(levels, alpha=evidence.spec.decision.alpha)
     difference, _, p_values = against_others(levels, [group.levels[i].n for i in effects])
@@ -185,7 +186,8 @@ def _results(place: Place, families: Mapping[tuple[int, str, int], Family]) -> l
     evidence = place.evidence
     rows = {name: _metric_at(place, evidence.spec.metrics[name]) for name in read(evidence.spec)}
     stable = _stable(place)
-    why = _against(place, rows, stable)
+    short, unsafe = _short(place, rows), _unsafe(rows)
+    why = place.group.descriptive or "; ".join([*short, *unsafe])
     net = _net(place)
     found = []
     for name, row in rows.items():
@@ -211,6 +213,8 @@ def _results(place: Place, families: Mapping[tuple[int, str, int], Family]) -> l
                 recommended=not why,
                 why=why,
                 descriptive=bool(place.group.descriptive),
+                clears=not short,
+                worse=_worse(place),
             )
         )
     return found
@@ -243,23 +247,35 @@ def _stable(place: Place) -> bool | None:
     return all(signs)
 
 
-def _against(place: Place, rows: Mapping[str, MetricResult], stable: bool | None) -> str:
-    """What stands against recommending a level, in words; empty where nothing does."""
-    if place.group.descriptive:
-        return place.group.descriptive
-    said = []
+def _short(place: Place, rows: Mapping[str, MetricResult]) -> list[str]:
+    """How what decides falls short of the bar, in words."""
     if place.evidence.spec.economics is None:
-        said += [text for m in _primaries(place) if (text := _short_of(place, m))]
-    else:
-        net, bar = _net(place), bar_of(place.evidence)
-        if net[1] is None:
-            said.append("net value could not be estimated")
-        elif not net[1] > bar:
-            said.append(f"net value is not shown above the bar of {numbers.number(bar)}")
-        said += [f"{m.name} is worse" for m in _primaries(place) if rows[m.name].verdict == "worse"]
+        return [text for m in _primaries(place) if (text := _short_of(place, m))]
+    said = []
+    net, bar = _net(place), bar_of(place.evidence)
+    if net[1] is None or net[2] is None:
+        said.append("net value could not be estimated")
+    elif net[2] < bar:
+        said.append(f"net value is below the bar of {numbers.number(bar)}")
+    elif not net[1] > bar:
+        said.append(f"net value is not shown above the bar of {numbers.number(bar)}")
+    return said + [f"{m.name} is worse" for m in _primaries(place) if rows[m.name].verdict == "worse"]
+
+
+def _unsafe(rows: Mapping[str, MetricResult]) -> list[str]:
+    """The guardrails that do not hold, in words."""
     states = {"harmed": "is harmed", "inconclusive": "is not shown safe"}
-    said += [f"{name} {states[row.guardrail]}" for name, row in rows.items() if row.guardrail in states]
-    return "; ".join(said)
+    return [f"{name} {states[row.guardrail]}" for name, row in rows.items() if row.guardrail in states]
+
+
+def _worse(place: Place) -> tuple[str, ...]:
+    """The primaries that get worse, by intervals that hold for all levels at once."""
+    found = []
+    for metric in _primaries(place):
+        effect = place.effect(metric.name, alpha=at_once(place.evidence))
+        if effect is not None and verdict_of(metric, effect) == "worse":
+            found.append(f"{metric.name} {numbers.effect(effect.estimate, effect.ci_low, effect.ci_high)}")
+    return tuple(found)
 
 
 def bar_of(evidence: Evidence) -> float:
@@ -277,8 +293,11 @@ def _short_of(place: Place, metric: Metric) -> str:
     found = place.effect(metric.name, alpha=at_once(place.evidence))
     if found is None:
         return f"{metric.name} could not be estimated"
-    if verdict_of(metric, found) != "better":
-        return f"{metric.name} is not shown better"
+    verdict = verdict_of(metric, found)
+    if verdict == "no_effect":
+        return f"{metric.name} moves by less than its minimum effect"
+    if verdict != "better":
+        return f"{metric.name} is {'worse' if verdict == 'worse' else 'not shown better'}"
     return f"{metric.name} may move by less than its minimum effect" if inside_minimum_effect(metric, found) else ""
 
 
@@ -286,8 +305,11 @@ def _notes(evidence: Evidence) -> list[str]:
     """What a reader of the segments must know."""
     notes = [f"{g.name}: {g.descriptive}" for g in evidence.groups.all if g.descriptive]
     notes += [
-        f"{g.name}: {g.n_null:,} rows have no value and belong to no level" for g in evidence.groups.all if g.n_null
+        f"{g.name}: {g.n_null:,} rows have no value and belong to no level"
+        for g in evidence.groups.all
+        if g.n_null and g.levels
     ]
+    notes += [f"{g.name} has no value on any row: nothing is read by it" for g in evidence.groups.all if not g.levels]
     notes += [
         f"{g.name} has one level, so there is nothing to compare" for g in evidence.groups.all if len(g.levels) == 1
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from readout.economics import NET, PER
 from readout.evidence import Evidence
@@ -12,18 +13,37 @@ from readout.segments.asked import decisive
 from readout.segments.reading import NET_VALUE, bar_of
 from readout.text import named
 
+# Of segments, in a decision that is about all of the traffic.
+MOST_SAID: Final = 4
+UNSTABLE: Final = "the sign is not that of both halves of the window"
+
 
 def clearing(evidence: Evidence, arm: int) -> list[SegmentResult]:
     """The levels that are worth treating although the average is not: one row a level, the first primary's.
 
-    Each is recommended and stable, and of a segment whose levels were shown to differ in what decides. None where the
-    average stands by itself: neither no effect nor inconclusive, and not below the bar.
+    None where the average stands by itself: neither no effect nor inconclusive, and not below the bar.
     """
-    if not evidence.segments.results or not falls_short(evidence, arm):
-        return []
+    return standing_out(evidence, arm) if falls_short(evidence, arm) else []
+
+
+def standing_out(evidence: Evidence, arm: int) -> list[SegmentResult]:
+    """The levels that are worth treating by themselves, whatever the average is: one row a level.
+
+    Each is recommended and stable, and of a segment whose levels were shown to differ in what decides. A segment of
+    which every level is worth treating picks nobody.
+    """
+    rows = _one_a_level(evidence, evidence.arms[arm])
+    differ = _differing(evidence, arm)
+    found = [one for one in rows if one.recommended and one.stable and not one.descriptive and one.segment in differ]
+    others = {one.segment for one in rows if one not in found and one.result.estimate is not None}
+    return [one for one in found if one.segment in others]
+
+
+def _differing(evidence: Evidence, arm: int) -> set[str]:
+    """Segments whose levels were shown to differ in what decides."""
     label = evidence.arms[arm]
     titles = [NET_VALUE if name == NET else name for name in decisive(evidence.spec)]
-    differ = {
+    return {
         test.segment
         for test in evidence.segments.heterogeneity
         if test.arm == label
@@ -31,11 +51,6 @@ def clearing(evidence: Evidence, arm: int) -> list[SegmentResult]:
         and test.p_value_holm is not None
         and test.p_value_holm * len(titles) < evidence.spec.decision.alpha
     }
-    return [
-        one
-        for one in _one_a_level(evidence, label)
-        if one.recommended and one.stable and not one.descriptive and one.segment in differ
-    ]
 
 
 def falls_short(evidence: Evidence, arm: int) -> bool:
@@ -76,9 +91,53 @@ def average(evidence: Evidence, primaries: Sequence[MetricResult], said: Sequenc
     return "On average: " + "; ".join(parts)
 
 
+def short_average(evidence: Evidence, arm: int) -> str:
+    """How the average falls short, in words."""
+    label = evidence.arms[arm]
+    verdicts = {m.verdict or "inconclusive" for m in evidence.metrics if m.arm == label and m.role == "primary"}
+    if "no_effect" in verdicts:
+        return "the average effect is too small"
+    return "the average effect is not settled" if "inconclusive" in verdicts else "the average does not clear the bar"
+
+
 def levels(found: Sequence[SegmentResult]) -> str:
-    """The levels as a headline names them."""
-    return " and ".join(dict.fromkeys(one.said for one in found))
+    """The levels as a headline names them: those of one segment together; who is of several is of any of them."""
+    named: dict[str, list[str]] = {}
+    for one in found:
+        rest = one.said.removeprefix(f"{one.segment} = ")
+        named.setdefault("" if rest == one.said else f"{one.segment} = ", []).append(rest)
+    parts = [before + text for before, rests in named.items() for text in ([_listed(rests)] if before else rests)]
+    return _listed(list(dict.fromkeys(parts)))
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def safe(evidence: Evidence, found: Sequence[SegmentResult]) -> str:
+    """That guardrails hold at the levels, in words."""
+    named = [m.name for m in evidence.spec.metrics.values() if m.role == "guardrail"]
+    if not named:
+        return "no guardrail was named"
+    return f"in {levels(found)}, {', '.join(named)} {'holds' if len(named) == 1 else 'hold'}"
+
+
+def beside(evidence: Evidence, arm: int, interval: Callable[[MetricResult], str]) -> tuple[str, ...]:
+    """What a decision about all of the traffic should say of segments: levels that stand out, those that would but
+    for something else, and those that get worse; only where the levels of a segment were shown to differ.
+
+    Args:
+        interval: An effect with its interval, in words.
+    """
+    out = standing_out(evidence, arm)
+    differ = _differing(evidence, arm)
+    rows = [one for one in _one_a_level(evidence, evidence.arms[arm]) if one.segment in differ and not one.descriptive]
+    said = [f"{one.said} is worth treating by itself: {gain(one, interval(one.result))}" for one in out]
+    for one in rows:
+        if one.clears and one not in out and (why := one.why or ("" if one.stable else UNSTABLE)):
+            said.append(f"{one.said} gains ({gain(one, interval(one.result))}), but {why}")
+        said += [f"{one.said} gets worse: {name}" for name in one.worse]
+    return tuple(said[:MOST_SAID])
 
 
 def stop_if(evidence: Evidence, found: Sequence[SegmentResult]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from estimators.segments import (
     joint_covariance,
     paule_mandel,
     pooled,
+    rested_dfs,
     without_covariates,
 )
 
@@ -84,6 +85,29 @@ def test_shared_units_are_hotellings_test() -> None:
     assert found.statistic == pytest.approx(t2 * 10 / (11 * 2), rel=1e-10)
     assert (found.df, found.df_residual) == (2, 10)
     assert found.p_value == pytest.approx(stats.f.sf(t2 * 10 / 22, 2, 10), rel=1e-10)
+
+
+def test_errors_that_rest_on_few_units_have_few_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(6)
+    plain = rng.normal(size=(400, 2))
+    assert 300 < rested_dfs([1000.0, 1000.0], plain)[0] < 520
+    assert rested_dfs([50.0, 60.0], plain) == pytest.approx([50.0, 60.0])
+    plain[0, 1] = 100.0
+    few = rested_dfs([1000.0, 1000.0], plain)
+    assert few[0] > 300
+    assert few[1] < 3
+    assert rested_dfs([7.0, math.inf], None) == pytest.approx([7.0, math.inf])
+
+
+def test_one_level_of_few_units_leaves_the_others_testable() -> None:
+    """Levels share units; one of five rests on three of them."""
+    v = np.diag([1.0, 1.0, 1.0, 1.0, 90.0]) + 0.2
+    given = Levels(np.array([0.0, 0.0, 0.1, 8.0, 3.0]), v, np.array([400.0, 400.0, 400.0, 400.0, 2.0]))
+    found = heterogeneity(given)
+    assert 4 < found.df_residual < 40
+    assert found.p_value < 0.02
+    _, _, p = against_others(given, [100.0, 100.0, 100.0, 100.0, 3.0])
+    assert p[3] < 0.001 < 0.3 < p[4]
 
 
 @pytest.mark.parametrize("shared", [False, True])
