@@ -171,7 +171,9 @@ def _reasons(facts: Facts, rule: Rule, found: Sequence[Match]) -> tuple[str, ...
     found = [match for match in found if match.reason]
     if not found:
         primaries = tuple(_verdict_words(m, facts.title(m)) for m in facts.primaries)
-        return primaries + tuple(_guardrail_words(m, facts.title(m)) for m in facts.guardrails)
+        later = [m for m in facts.metrics if m.role == "long_run" and m.verdict is not None]
+        long_run = tuple(_verdict_words(m, facts.title(m)) for m in later)
+        return primaries + tuple(_guardrail_words(m, facts.title(m)) for m in facts.guardrails) + long_run
     reasons = [match.reason for match in found]
     named = {match.name for match in found if not match.is_check}
     measured = [m for m in facts.primaries if m.metric not in named and m.estimate is not None]

@@ -333,7 +333,7 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
         notes.append(f"{n:,} kept rows are from after the time that this is read as of; logs.end leaves such rows out")
     if isinstance(sample, NotDrawn):
         notes += sample.remarks()
-    notes += looks.notes(evidence)
+    notes += [*looks.notes(evidence), *surrogates.notes(evidence.spec)]
     if evidence.logs.mapped_unasked:
         notes.append("mapped by name: " + ", ".join(evidence.logs.mapped_unasked))
     return (*notes, *events.notes(evidence))

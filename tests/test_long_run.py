@@ -178,6 +178,8 @@ def test_an_outcome_that_is_in_is_read_like_any_other(world, lift, action):
     assert readout.decision.action == action
     assert the_check(readout).status == "skip"
     assert "The long-run outcome is in" in memo(readout)
+    if action == "ship":
+        assert readout.decision.reasons[-1].startswith("stay +0.")
 
 
 def test_short_metric_names_the_evidence_and_this_experiment_is_left_out(world):
@@ -420,3 +422,9 @@ def test_evidence_without_a_long_run_metric_is_refused_and_a_ladder_alone_promis
 def test_a_column_of_another_metric_is_not_offered_for_the_one_that_is_absent(world):
     metrics = {**METRICS, "metrics.stay": {**METRICS["metrics.stay"], "column": "weeks"}}
     assert "there is" not in metric(read(world, log(world), past(), metrics), "stay").note
+
+
+def test_checking_says_that_the_evidence_is_not_there(world):
+    world.write(log(world), ASKED)
+    outcome = world.command("check", world.folder / "spec.yaml")
+    assert "surrogate.evidence: past.parquet is not there" in " ".join((outcome.out + outcome.err).split())

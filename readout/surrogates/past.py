@@ -105,6 +105,14 @@ def missing(spec: Spec) -> bool:
     return not (spec.base / path).expanduser().exists()
 
 
+def notes(spec: Spec) -> list[str]:
+    """That the evidence is not there, for those who only check."""
+    if spec.surrogate is None or not missing(spec):
+        return []
+    path = visible(spec.surrogate.evidence or "")
+    return [f"surrogate.evidence: {path} is not there (paths are relative to the spec): the memo says surrogate risk"]
+
+
 def _faults(read: pl.DataFrame, labels: Sequence[str], numeric: Sequence[str]) -> list[tuple[str, str]]:
     """What is wrong with the rows, each with what to do about it."""
     found = []
