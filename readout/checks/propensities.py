@@ -20,6 +20,7 @@ from readout.memo.numbers import number
 from readout.results import Check
 from readout.samples.off_policy import OffPolicy
 from readout.samples.policy_cells import ACTION, GROUP, GROUPS, LOGGED, listed
+from readout.samples.policy_support import SURE
 from readout.text import named
 
 NAME = "propensity_calibration"
@@ -43,7 +44,7 @@ class Held:
 
     Attributes:
         where: The part in words; empty: all.
-        action: Label.
+        code, action: Of the action, and its label.
         rows: Requests in the part, but for those on which another action was certain.
         tries: On which the action ran.
         mean, std_error, p_value: Of the mean, or of the ratio, against 1.
@@ -51,6 +52,7 @@ class Held:
     """
 
     where: str
+    code: int
     action: str
     rows: float
     tries: float
@@ -85,7 +87,12 @@ def propensity_calibration(evidence: Evidence) -> Check:
         message = f"no action ran {FEWEST} times, or its requests are of too few units"
         return Check(NAME, "identification", "skip", message)
     adjusted = holm([one.p_value for one in found])
-    beyond = [(one, float(p)) for one, p in zip(found, adjusted, strict=True) if p < LEVEL]
+    least = _least_chances(evidence.tables[LOGGED])
+    beyond = [
+        (one, float(p))
+        for one, p in zip(found, adjusted, strict=True)
+        if p < LEVEL and (one.both or one.mean > 1.0 or (1.0 - one.mean) * one.rows * least[one.code] >= SURE)
+    ]
     # Of two actions the chance of either is known on every request. A mean of inverses below 1 is no proof: the action
     # may have had no chance, or its smallest chances, which weigh most, did not come up yet.
     two = len(sample.target.actions) == 2
@@ -126,24 +133,23 @@ def _tests(sample: OffPolicy, frame: pl.DataFrame) -> Iterator[Held]:
 
 def _within(sample: OffPolicy, frame: pl.DataFrame, where: str) -> Iterator[Held]:
     """Every action in a part of the states, on the requests where another action was not certain."""
-    rows, certain = _by_group(frame, "n"), _by_group(frame, "certain")
-    two = len(sample.target.actions) == 2
+    size = len(sample.target.actions)
+    n, inverse, left, certain = (_by_action(frame, name, size) for name in ("n", "inverse", "left", "certain"))
+    rows, shut = n.sum(axis=0), certain.sum(axis=0)
     for code, action in listed(sample.target):
-        mine = frame.filter(pl.col(ACTION) == code)
-        if (tries := float(mine["n"].sum())) < FEWEST:
+        if (tries := float(n[code].sum())) < FEWEST:
             continue
-        open_to = rows - (certain - _by_group(mine, "certain"))
-        if found := _held(where, action, tries, _by_group(mine, "inverse"), open_to, open_to):
+        open_to = rows - (shut - certain[code])
+        if found := _held(where, code, action, tries, inverse[code], open_to, open_to):
             yield found
-        if two:
-            ran = _by_group(mine, "n")
-            expected = ran - _by_group(mine, "left") + _by_group(frame.filter(pl.col(ACTION) != code), "left")
-            if found := _held(where, action, tries, ran, expected, open_to):
+        if size == 2:
+            expected = n[code] - left[code] + left[1 - code]
+            if found := _held(where, code, action, tries, n[code], expected, open_to):
                 yield replace(found, both=True)
 
 
 def _held(
-    where: str, action: str, tries: float, above: NDArray[np.float64], below: NDArray[np.float64],
+    where: str, code: int, action: str, tries: float, above: NDArray[np.float64], below: NDArray[np.float64],
     rows: NDArray[np.float64],
 ) -> Held | None:  # fmt: skip
     """The ratio of two sums over groups of units, against 1; None of fewer than two groups."""
@@ -157,12 +163,21 @@ def _held(
         p = 1.0 if abs(mean - 1.0) < EXACT else 0.0
     else:
         p = two_sided_p((mean - 1.0) / error, groups - 1.0)
-    return Held(where, action, float(rows.sum()), tries, mean, error, p)
+    return Held(where, code, action, float(rows.sum()), tries, mean, error, p)
 
 
-def _by_group(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
-    total = np.zeros(GROUPS)
-    np.add.at(total, frame[GROUP].to_numpy().astype(np.intp), frame[name].to_numpy())
+def _least_chances(frame: pl.DataFrame) -> dict[int, float]:
+    """The smallest mean probability of every action in a group of a cell: what it lacks where it ran too seldom, at
+    that chance, must make a number of tries that chance does not miss."""
+    tried = frame.filter(pl.col("inverse") > 0.0).group_by(ACTION).agg((pl.col("n") / pl.col("inverse")).min())
+    return {code: chance for code, chance in tried.iter_rows() if code is not None}
+
+
+def _by_action(frame: pl.DataFrame, name: str, size: int) -> NDArray[np.float64]:
+    """``(actions, groups)`` sums."""
+    total = np.zeros((size, GROUPS))
+    at = frame[ACTION].to_numpy().astype(np.intp), frame[GROUP].to_numpy().astype(np.intp)
+    np.add.at(total, at, frame[name].to_numpy())
     return total
 
 

@@ -15,6 +15,8 @@ SURE = 9.0
 # Fewer tries than these in a cell of so many requests say little of it, where twice the sure number is usual.
 FEW, MANY = 5, 200
 SPREAD = 3.0
+# A chance below which cells without a try are not put down to it.
+RARE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,17 @@ def judged(cells: Sequence[Tried]) -> Support:
 
     A cell without a try is held against the tries that were due: with nine or more to be expected, that none came is
     not chance. So are all cells that share a part of one column, for what was closed in many small cells. What is left
-    is judged together: what is beyond the mass that chance leaves untried, and three of its standard deviations.
+    is judged together, by :func:`_beyond_chance`.
     """
     rates = _rates(cells)
     due = [_due(one, rates) for one in cells]
     closed = _closed(cells, due)
     untried, thin = [], []
-    missing = small = expected = variance = 0.0
+    missing = 0.0
+    small: list[tuple[float, float, bool]] = []
     for i, one in enumerate(cells):
         if i not in closed and 0.0 < due[i] < SURE and one.shut < one.mass:
-            chance = math.exp(-due[i])
-            expected += one.mass * chance
-            variance += one.mass**2 * chance * (1.0 - chance)
-            small += one.mass if one.tries == 0.0 else 0.0
+            small.append((one.mass, math.exp(-due[i]), one.tries == 0.0))
         elif one.tries == 0.0:
             untried.append(one)
             missing += one.mass
@@ -65,7 +65,7 @@ def judged(cells: Sequence[Tried]) -> Support:
             usual = one.mass * rates[one.action].usual
             if one.tries < FEW and one.mass >= MANY and usual >= 2.0 * SURE:
                 thin.append(one)
-    missing += max(0.0, small - expected - SPREAD * math.sqrt(variance))
+    missing += _beyond_chance(small)
     return Support(tuple(untried), tuple(thin), sum(one.mass for one in cells), missing)
 
 
@@ -111,3 +111,24 @@ def _closed(cells: Sequence[Tried], due: Sequence[float]) -> set[int]:
         if not any(cells[i].tries for i in places) and sum(due[i] for i in places) >= SURE:
             found.update(places)
     return found
+
+
+def _beyond_chance(small: Sequence[tuple[float, float, bool]]) -> float:
+    """Untried mass of small cells that is more than chance leaves: none where as much has a chance of one in a thousand
+    (Chernoff's bound, for a few cells are no normal sum), else what lies beyond the expected.
+
+    Args:
+        small: Mass of each cell, the chance that it has no try, and whether it has none.
+    """
+    untried = sum(mass for mass, _, none in small if none)
+    expected = sum(mass * chance for mass, chance, _ in small)
+    if untried <= expected:
+        return 0.0
+    largest = max(mass for mass, _, _ in small)
+    # The bound's exponent over tilts, from far below one over the largest cell to far above it.
+    for step in range(-24, 25):
+        tilt = 2.0 ** (step / 4.0) / largest
+        log_mean = sum(math.log1p(chance * math.expm1(tilt * mass)) for mass, chance, _ in small)
+        if log_mean - tilt * untried < math.log(RARE):
+            return untried - expected
+    return 0.0
