@@ -13,6 +13,7 @@ Masks = NDArray[np.bool_]
 Worth = Callable[[Masks], Floats]
 
 _CELLS = 2**22  # requests × coalitions asked for at once
+_ROUNDING = 1e-9  # of the largest answer: below zero by so little is zero
 _AUDIT = 10  # of truncated orders, one in so many is carried through
 _BLOCKS = 8  # portions in which an order is asked for where it may be cut short
 
@@ -32,7 +33,7 @@ class Asker:
         """(k,) Joules of coalitions (k, n).
 
         Raises:
-            ValueError: The game gave anything but one finite number a coalition.
+            ValueError: The game gave anything but one finite number a coalition, none of them negative.
         """
         step = max(_CELLS // self.n, 1)
         parts = [self._checked(masks[low : low + step]) for low in range(0, len(masks), step)]
@@ -51,6 +52,8 @@ class Asker:
             )
         if not np.isfinite(joules).all():
             raise ValueError("the game gave a worth that is not finite; expected joules of every coalition")
+        if (least := joules.min(initial=0.0)) < -_ROUNDING * np.abs(joules).max(initial=0.0):
+            raise ValueError(f"the game gave {least:.6g} J for a coalition; energy cannot be negative")
         return joules
 
 

@@ -7,6 +7,7 @@ import polars as pl
 from readout.checks import controls
 from readout.checks.base import listing, percent, share
 from readout.controls import Later, Row, adjusted, by_name, decided_after
+from readout.energy.metered import measured_apart
 from readout.evidence import Evidence, arms_seen, count, rows_table
 from readout.logs import Logs
 from readout.logs.frame import NO_ARM, NO_TIME, OTHER_ARM, OUTSIDE, PRE_PERIOD, REASONS
@@ -85,12 +86,15 @@ def required_fields(evidence: Evidence) -> Check:
         failures.append(f"no values for {listing(absent)}, which {_needed(spec)} needs")
     elif absent:
         warnings.append(f"no values for {listing(absent)}")
+    decides, apart, apart_short = measured_apart(evidence)
+    if apart:
+        (failures if decides else warnings).append(apart)
     for what, n in _logged(evidence).items():
         if 0 < n < MOSTLY_LOGGED * kept:
             warnings.append(f"{what} is logged on {percent(share(n, kept))} of rows only")
     if failures:
         missing = [*unlogged, *empty, *(absent if _needed(spec) else ())]
-        short = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} not logged"
+        short = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} not logged" if missing else apart_short
         return Check("required_fields", "logging", "fail", "; ".join(failures), action="instrument", short=short)
     if loose := _loose(spec, logs):
         message = (

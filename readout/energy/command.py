@@ -38,6 +38,7 @@ class Report:
         sentences: The rules' largest biases in words.
         notes: What could not be used, and what is far from usual.
         carbon: How carbon was counted; None: it was not.
+        game: The game named on the command line; None: the energy model's.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Report:
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
     carbon: Carbon | None
+    game: str | None = None
 
     @property
     def everything(self) -> bias.Group:
@@ -93,7 +95,7 @@ def attribute(
     groups = bias.groups_of(spec, source, attributed)
     progress("writing the shares")
     path = files.folder(out, spec) / files.SHARES
-    files.write_whole(path, lambda draft: requests.write_rows(draft, _frames(attributed, groups, seed or 0)))
+    files.write_whole(path, lambda draft: requests.write_rows(draft, _frames(attributed, groups, seed or 0, game)))
     found = groups.found()
     report = Report(
         name=spec.name,
@@ -107,6 +109,7 @@ def attribute(
         sentences=tuple(bias.sentences(found, groups.company)),
         notes=(*flags(attributed.totals), *groups.notes()),
         carbon=attributed.carbon,
+        game=game,
     )
     return report, path
 
@@ -138,9 +141,9 @@ def require_shares(spec: Spec, source: Source, totals: Totals) -> None:
         raise LogError([spec.source.problem(("attribution", "columns"), message, on_key=True)])
 
 
-def _frames(attributed: Attributed, groups: bias.Groups, seed: int) -> Iterator[pl.DataFrame]:
+def _frames(attributed: Attributed, groups: bias.Groups, seed: int, game: str | None) -> Iterator[pl.DataFrame]:
     """The rows of the file, each range counted in its groups on the way."""
     extra = {**requests.names(attributed.spec, attributed.source), **bias.segment_levels(groups)}
     for frame in attributed.ranges(extra):
         groups.add(frame)
-        yield requests.rows(attributed, frame, seed)
+        yield requests.rows(attributed, frame, seed, game)

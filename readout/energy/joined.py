@@ -8,13 +8,13 @@ import polars as pl
 
 from readout.energy.games import sampling
 from readout.energy.model import CARBON, ENERGY, energy_model, given, require_columns
-from readout.energy.rows import COLD, RULES, SHARE, Attributed, attribute_log, rule_column
+from readout.energy.rows import COLD, MODELLED, RULES, SHARE, Attributed, attribute_log, rule_column
 from readout.errors import LogError
 from readout.logs import Beside, Source
 from readout.scratch import Scratch
 from readout.spec.model import Spec
 
-HIDDEN = (SHARE, COLD, *map(rule_column, RULES))
+HIDDEN = (SHARE, MODELLED, COLD, *map(rule_column, RULES))
 
 
 def promised(spec: Spec, source: Source) -> Source:

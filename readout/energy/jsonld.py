@@ -19,8 +19,8 @@ _DOUBLES = (
 )  # fmt: skip
 _WHOLE = ("batch_size", "shapley_sample_count", "tier", "seed", "r_requests")
 _PLAIN = (
-    "request_id", "batch_id", "arm", "attribution_method", "energy_model", "sci", "naive", "basis", "sha256", "name",
-    "source", "version",
+    "request_id", "batch_id", "arm", "attribution_method", "game", "energy_model", "sci", "naive", "basis", "sha256",
+    "name", "source", "version",
 )  # fmt: skip
 _TYPES = ("EnergyReceipt", "Batch", "EnergyAttribution")
 _PROV = ("wasDerivedFrom", "wasGeneratedBy", "used", "wasAssociatedWith")

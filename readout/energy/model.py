@@ -84,6 +84,7 @@ def require_columns(spec: Spec, source: Source) -> None:
         elif expected := _expected(role, source.schema[name]):
             message = f"column {visible(name)!r} is {source.schema[name]}; expected {expected}"
             problems.append(spec.source.problem(path, message))
+    problems += _untimed(spec, source)
     for name in given(spec):
         if name in source.schema:
             message = f"the log has a column {name!r}, which is the name of what the attribution gives each request"
@@ -121,6 +122,24 @@ def _named(spec: Spec) -> list[tuple[KeyPath, str, str]]:
         if asked_for.cold_start.by is not None:
             found.append((("attribution", "cold_start", "by"), asked_for.cold_start.by, "key"))
     return found
+
+
+def _untimed(spec: Spec, source: Source) -> list[Problem]:
+    """Model loads are spread in the order of the time, which must be one."""
+    name = spec.logs.columns.time
+    if asked(spec).cold_start is None or name is None:
+        return []
+    if name not in source.schema:
+        return [Expressions(spec, source.schema).missing(name, ("logs", "columns", "time"))]
+    if _is_time(source.schema[name]):
+        return []
+    message = (
+        f"column {visible(name)!r} is {source.schema[name]}; expected a timestamp, a date or whole numbers, in whose "
+        "order model loads are spread"
+    )
+    return [
+        spec.source.problem(("logs", "columns", "time"), message, "write it as a timestamp: text is not guessed at")
+    ]
 
 
 def _unnamed(role: str) -> str:

@@ -69,7 +69,7 @@ def receipt(
     here = int(frame[ROW].index_of(place) or 0)
     if not shares.batch_size[here]:
         raise LogError([Problem(visible(request), f"has no share of energy: {' or '.join(shares.unattributed)}")])
-    content = _content(spec, source, model, shared, here, place, seed or 0)
+    content = _content(spec, source, model, shared, here, place, seed or 0, game)
     text = dump(content)
     if out is None:
         return text, None
@@ -109,7 +109,14 @@ def _found(spec: Spec, source: Source, request: str) -> tuple[int, str]:
 
 
 def _content(
-    spec: Spec, source: Source, model: EnergyModel, shared: SharedOut, here: int, place: int, seed: int
+    spec: Spec,
+    source: Source,
+    model: EnergyModel,
+    shared: SharedOut,
+    here: int,
+    place: int,
+    seed: int,
+    game: str | None,
 ) -> dict[str, Any]:
     """The receipt, its keys in the order in which they are read."""
     shares, drawn = shared.shares, shared.drawn
@@ -138,6 +145,7 @@ def _content(
         "batch_total_wh": float(shares.batch_wh[here]),
         "this_request_share_wh": share,
         "attribution_method": method_name(samples),
+        "game": game,
         "shapley_sample_count": samples or None,
         "shapley_std_error_wh": 0.0 if drawn is None else float(drawn.std_error_wh[here]),
         "tier": 2 if np.isnan(factor) else 3,

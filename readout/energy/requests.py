@@ -33,8 +33,8 @@ def names(spec: Spec, source: Source) -> dict[str, pl.Expr]:
     return exprs
 
 
-def rows(attributed: Attributed, frame: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """A range of `Attributed.ranges` with `names`, as the file has it."""
+def rows(attributed: Attributed, frame: pl.DataFrame, seed: int, game: str | None = None) -> pl.DataFrame:
+    """A range of `Attributed.ranges` with `names`, as the file has it; `game` was asked in place of the model."""
     model, has = attributed.model, pl.col(SHARE).is_not_null()
     terms = [name for name in frame.columns if name.startswith(COMPONENT)]
     request = pl.col(REQUEST) if REQUEST in frame.columns else pl.lit(None, dtype=pl.String)
@@ -50,6 +50,7 @@ def rows(attributed: Attributed, frame: pl.DataFrame, seed: int) -> pl.DataFrame
         pl.when(has).then(_method()).alias("attribution_method"),
         pl.when(pl.col("samples") > 0).then("samples").cast(pl.Int64).alias("shapley_sample_count"),
         pl.when(has).then("std_error").alias("shapley_std_error_wh"),
+        pl.lit(game, dtype=pl.String).alias("game"),
         pl.lit(model.name).alias("energy_model"),
         pl.lit(model.sha256).alias("energy_model_sha256"),
         pl.when(has).then(pl.when(pl.col("calibration_factor").is_null()).then(2).otherwise(3)).cast(pl.Int8).alias(

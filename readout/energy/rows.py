@@ -31,6 +31,7 @@ CHUNK = 1_000_000  # rows of a part, and of what is written at once
 ROW = "@row"
 OWN = "@own "  # marks the log's own columns for a game
 SHARE, COLD, GRID = "@energy share", "@energy cold", "@energy grid"
+MODELLED = "@energy modelled"  # the share where the batch was not measured, else 0
 RULES = ("per_token", "per_request", "provisioned")
 
 
@@ -128,6 +129,8 @@ def attribute_log(
         frame = read_part(spec, source, part, count, sampled=sampled)
         shared = share_out(frame, model, full=full, sampled=sampled)
         totals.add(shared.shares, shared.drawn)
+        if {"start", "end"} <= set(frame.columns):
+            totals.add_stays(*(frame[role].to_numpy() for role in ("start", "end", "output_tokens")))
         found = _columns(frame, shared, full)
         if carries is not None:
             carries[found[ROW].to_numpy()] = found[SHARE].is_not_null().to_numpy()
@@ -235,7 +238,8 @@ def _codes(keys: pl.Series) -> NDArray[np.float64]:
 def _columns(frame: pl.DataFrame, shared: SharedOut, full: bool) -> pl.DataFrame:
     """What is kept of a part's shares; nulls where a row has none."""
     shares, drawn = shared.shares, shared.drawn
-    columns: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {SHARE: shares.wh}
+    modelled = np.where(np.isnan(shares.factor), shares.wh, 0.0)
+    columns: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {SHARE: shares.wh, MODELLED: modelled}
     columns |= {rule_column(rule): shares.naive[rule] for rule in RULES}
     if full:
         assert shares.leave_one_out is not None

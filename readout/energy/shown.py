@@ -20,6 +20,7 @@ from readout.memo.document import dump
 from readout.memo.escape import markdown, name, terminal, workflow_message, workflow_property
 from readout.memo.numbers import DASH, count, number, percent
 from readout.memo.tables import bullets, section, table
+from readout.text import visible
 
 _HEADERS = ("Requests", "Wh each", "g each", "per token", "per request", "provisioned", "saved")
 _LEGEND = (
@@ -33,7 +34,7 @@ def print_report(report: Report, console: Console) -> None:
     for sentence in headline(report):
         _say(console, sentence)
     console.print()
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True, collapse_padding=True)
     grid.add_column("Group", overflow="fold", ratio=1)
     for header in _HEADERS:
         grid.add_column(header, justify="right", no_wrap=True)
@@ -62,9 +63,13 @@ def headline(report: Report) -> list[str]:
     """What was attributed, with which model, and what was left apart."""
     totals, model = report.totals, report.model
     batches = f"{count(totals.requests)} requests in {count(totals.batches)} batches"
+    site, by = f"facility, PUE {model.pue:g}", f"under the energy model {model.name}"
+    if report.game is not None:
+        # What a game answers is energy at the facility as it stands.
+        site, by = "facility, as the game says", f"as the game {visible(report.game)} says"
     sentences = [
-        f"{batches} took {number(totals.wh, 4)} Wh (facility, PUE {model.pue:g}), shared out by Shapley value "
-        f"({report.method}) under the energy model {model.name}. Shares miss no batch by more than "
+        f"{batches} took {number(totals.wh, 4)} Wh ({site}), shared out by Shapley value "
+        f"({report.method}) {by}. Shares miss no batch by more than "
         f"{totals.efficiency_error:.0e} of it.",
         _tier(report),
     ]
@@ -100,7 +105,7 @@ def intensity(report: Report) -> dict[str, float] | None:
         "e_kwh": energy,
         "i_g_per_kwh": grams / energy if energy else 0.0,
         "m_g": embodied,
-        "r_requests": requests,
+        "r_requests": round(requests),
         "sci_g_per_request": (grams + embodied) / requests,
     }
 
@@ -114,6 +119,7 @@ def document(report: Report) -> dict[str, Any]:
         "spec_sha256": report.spec_sha256,
         "seed": report.seed,
         "method": report.method,
+        "game": report.game,
         "energy_model": {"name": model.name, "sha256": model.sha256},
         "rows": report.rows,
         "requests": totals.requests,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
 from readout.checks.spillover import mixed_batches
+from readout.energy.metered import ARMS, measured_share, uses_energy
 from readout.energy.model import CARBON, ENERGY
-from readout.energy.rows import COLD, RULES, SHARE, rule_column
+from readout.energy.rows import COLD, MODELLED, RULES, SHARE, rule_column
 from readout.energy.totals import Totals
 from readout.evidence import Evidence
 from readout.logs import Logs
@@ -19,7 +20,6 @@ from readout.spec.metrics import Metric
 from readout.spec.model import Spec
 from readout.terms import Term, eligible_only
 
-ARMS = "energy by arm"
 SUCCESS, OF_KNOWN = "success", "energy of known success"
 CAPACITY_STATE = (
     "energy is shared out of whole batches, so a request's part hangs on who else was in its batch: read it as an "
@@ -32,7 +32,7 @@ def tables(spec: Spec, logs: Logs, sample: Sample, terms: Mapping[str, Term]) ->
     if spec.attribution is None:
         return []
     counted = sample.rows & eligible_only(spec, logs)(pl.lit(True)).fill_null(False) & pl.col(SHARE).is_not_null()
-    sums = {name: pl.col(name) for name in (SHARE, COLD, ENERGY, *map(rule_column, RULES))}
+    sums = {name: pl.col(name) for name in (SHARE, MODELLED, COLD, ENERGY, *map(rule_column, RULES))}
     if spec.attribution.carbon is not None:
         sums[CARBON] = pl.col(CARBON)
         sums["priced"] = pl.col(CARBON).is_not_null().cast(pl.Int8)
@@ -64,6 +64,7 @@ def summary(evidence: Evidence) -> dict[str, Any] | None:
             "cold_start_wh": row[COLD],
             "g_co2e": grams,
             "g_per_request": None if grams is None else grams / row["priced"],
+            **({"measured_share": measured_share(row)} if totals.metered else {}),
         }
         for rule in RULES:
             # A load is spread by its own rule, whichever shares out the batches.
@@ -130,6 +131,11 @@ def flags(totals: Totals) -> list[str]:
             "model loads whose energy is negative or infinite, and which are left out": cold.invalid,
         }
     found += [f"{what}: {n:,}" for what, n in counted.items() if n]
+    if (pace := totals.odd_pace) is not None:
+        found.append(
+            f"requests stay {pace:.3g} decode steps for each token that they write, where one is usual: columns.start "
+            "and columns.end must count decode steps, not time, or the energy of decoding is off by about as much"
+        )
     if totals.lopsided:
         found.append(
             f"batches in which few requests have most of the energy, where sampled shares are least sure: "
@@ -158,14 +164,9 @@ def flags(totals: Totals) -> list[str]:
 def caveat(evidence: Evidence, metric: Metric) -> list[str]:
     """What stands beside a metric of attributed energy: that it is an outcome of shared capacity, and whether batches
     mix arms."""
-    if evidence.attributed is None or not _uses(evidence.terms[metric.name], (ENERGY, CARBON)):
+    if evidence.attributed is None or not uses_energy(evidence.terms[metric.name]):
         return []
     return [f"{CAPACITY_STATE} (check mixed_batches: {mixed_batches(evidence).message})"]
-
-
-def _uses(term: Term, columns: Sequence[str]) -> bool:
-    roots = {*term.num.meta.root_names(), *(() if term.den is None else term.den.meta.root_names())}
-    return not roots.isdisjoint(columns)
 
 
 def _success(spec: Spec, terms: Mapping[str, Term]) -> pl.Expr | None:

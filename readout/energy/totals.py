@@ -15,6 +15,8 @@ from readout.errors import Problem, ReadoutError
 # Beyond these the model and the meter do not speak of the same machine.
 USUAL_FACTOR = (0.8, 1.25)
 FAR_FACTOR = (0.5, 2.0)
+# Decode steps of a stay for each token written: one, or fewer where several tokens are guessed at once.
+USUAL_PACE = (0.2, 2.0)
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class Totals:
         sampled, lopsided, unreached: Batches whose shares were drawn, those of few requests with most of the energy,
             and those whose error stayed above the tolerance.
         relative_error: Largest, over batches, of the mean standard error over the mean share.
+        steps, tokens: Of requests that stay from one step to another: steps of their stays, and tokens they wrote.
         no_intensity, bad_intensity: Rows with energy and without a grid intensity, or with an impossible one.
     """
 
@@ -67,6 +70,8 @@ class Totals:
     lopsided: int = 0
     unreached: int = 0
     relative_error: float = 0.0
+    steps: float = 0.0
+    tokens: float = 0.0
     no_intensity: int = 0
     bad_intensity: int = 0
 
@@ -107,6 +112,20 @@ class Totals:
             known, more = (self.beyond_table or 0.0) * self.decode_steps, shares.beyond_table * shares.decode_steps
             self.beyond_table = (known + more) / max(self.decode_steps + shares.decode_steps, 1.0)
         self.decode_steps += shares.decode_steps
+
+    def add_stays(self, start: NDArray[np.float64], end: NDArray[np.float64], tokens: NDArray[np.float64]) -> None:
+        """Take in the stays of a part's requests, in steps, and the tokens that they wrote."""
+        known = (end >= start) & (tokens > 0) & np.isfinite(end - start)
+        self.steps += float((end - start)[known].sum())
+        self.tokens += float(tokens[known].sum())
+
+    @property
+    def odd_pace(self) -> float | None:
+        """Steps of a stay for each token written, where so many or few say that steps are not what was counted."""
+        if self.tokens == 0:
+            return None
+        pace = self.steps / self.tokens
+        return None if USUAL_PACE[0] <= pace <= USUAL_PACE[1] else pace
 
     @property
     def method(self) -> str:

@@ -356,3 +356,44 @@ def test_the_models_own_game_sampled_agrees_with_its_exact_shares(world):
     document = json.loads(attribute(world, None, sampled, "--format", "json").out)
     assert document["method"].startswith("shapley_truncated_K")
     assert document["idle"]["inside_batches_wh"] is None
+
+
+@pytest.mark.parametrize(("scale", "flagged"), [(1, False), (20, True)])
+def test_stays_that_count_no_decode_steps_are_flagged(world, scale, flagged):
+    frame = with_ids(world).with_columns(pl.col("first", "last") * scale)
+    outcome = attribute(world, frame, ATTRIBUTION, "--format", "json")
+    told = [note for note in outcome.json["notes"] if "decode steps for each token" in note]
+    assert bool(told) is flagged
+    assert not flagged or told[0].startswith("requests stay 20 decode steps for each token")
+
+
+def test_model_loads_need_a_time_to_be_ordered_by(world):
+    frame = with_ids(world).with_columns(load=1.0, at=pl.lit("2026-10-05 12:00"))
+    changes = {
+        "attribution": {"columns": COLUMNS, "cold_start": {"column": "load"}},
+        "logs.columns.time": "at",
+    }
+    outcome = attribute(world, frame, changes)
+    assert outcome.code == 3
+    assert "logs.columns.time: column 'at' is String; expected a timestamp" in outcome.err
+
+
+def test_what_a_game_says_is_told_as_the_games(world):
+    game = world.folder / "mine.py"
+    game.write_text("def tokens(batch, coalitions):\n    return coalitions @ batch['prompt_tokens']\n")
+    named = f"{game}:tokens"
+    outcome = attribute(world, with_ids(world), {**ATTRIBUTION, **ONLY}, "--game", named, "--format", "markdown")
+    assert outcome.code == 0, outcome.err
+    assert "facility, as the game says" in outcome.out
+    assert "under the energy model" not in outcome.out
+    assert written(world)["game"].unique().to_list() == [named]
+    receipt = world.command("receipt", world.folder / "spec.yaml", "r-3", "--game", named)
+    assert json.loads(receipt.out)["game"] == named
+
+
+def test_a_game_of_negative_energy_is_refused(world):
+    game = world.folder / "mine.py"
+    game.write_text("def owed(batch, coalitions):\n    return -1.0 * coalitions.sum(axis=1)\n")
+    outcome = attribute(world, with_ids(world), {**ATTRIBUTION, **ONLY}, "--game", f"{game}:owed")
+    assert outcome.code == 2
+    assert "energy cannot be negative" in outcome.err

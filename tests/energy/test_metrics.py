@@ -157,3 +157,28 @@ def test_the_same_logs_give_the_same_bytes(world):
     world.write(logged(world), {**CARBON, "metrics.wh": ENERGY})
     first = world.run("--format", "json").out
     assert world.run("--format", "json").out == first
+
+
+def test_an_arm_measured_beside_one_modelled_asks_for_instruments(world):
+    """The model is 1.5 times off; only the treated arm's batches were measured."""
+    frame = logged(world).with_columns(batch=pl.concat_str("arm", pl.col("batch").cast(pl.String)))
+    total = pl.Series(shares(frame)[0])
+    frame = frame.with_columns(total=total).with_columns(pl.col("total").sum().over("batch") * 1.5)
+    one_arm = frame.with_columns(total=pl.when(pl.col("arm") == "new").then("total"))
+    changes = {"attribution": {"columns": {**COLUMNS, "measured_wh": "total"}}, "metrics.wh": {**ENERGY}}
+    guard = {**changes, "metrics.wh": {**ENERGY, "role": "guardrail", "margin": "50%"}}
+
+    def logging(readout):
+        return next(c for c in readout.checks if c.name == "required_fields")
+
+    found = world.readout(one_arm, guard)
+    assert logging(found).status == "fail"
+    assert "100 % of the energy of 'new' was measured and 0 % of that of 'old'" in logging(found).message
+    assert "1.50 times the modelled" in logging(found).message
+    assert found.decision.action == "instrument"
+    assert found.attribution["per_arm"]["new"]["measured_share"] == 1.0
+    assert found.attribution["per_arm"]["old"]["measured_share"] == 0.0
+    assert logging(world.readout(one_arm, changes)).status == "warn"  # no decision hangs on a secondary metric
+    assert "measured" not in logging(world.readout(frame, guard)).message
+    no_energy = {key: value for key, value in changes.items() if key != "metrics.wh"}
+    assert "measured" not in logging(world.readout(one_arm, no_energy)).message
