@@ -22,7 +22,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FEW = 14  # requests up to which coalitions are counted out
-_CELLS = 2**20  # numbers held at once
+_CELLS = 2**20  # numbers held at once where coalitions are counted out
+_KEPT = 2**23  # numbers held at once by the nodes that are gone through together
+_MANY_NODES = 512  # from here on all eigenvalues of a full matrix, as numpy has them, take longer than the shares
 _MOST_STATES = 2**24  # requests × L: the numbers that one node keeps
 
 
@@ -122,10 +124,9 @@ def _capped(amounts: Ints, cap: float) -> Floats:
     order = np.argsort(amounts, kind="stable")
     w = amounts[order].tolist()
     reach = np.minimum(np.cumsum([1, *w]), states).tolist()  # sums below the cap that the first i requests can have
-    node, weight = np.polynomial.legendre.leggauss((n + 1) // 2)
-    node, weight = (node + 1) / 2, weight / 2
+    node, weight = _nodes((n + 1) // 2)
     shares = np.zeros(n)
-    block = max(_CELLS // sum(reach), 1)
+    block = max(_KEPT // sum(reach), 1)
     for low in range(0, node.size, block):
         q, part = node[low : low + block, None], weight[low : low + block]
         present = [np.ones((q.size, 1))]  # chances of every sum below the cap, before each request
@@ -146,3 +147,14 @@ def _capped(amounts: Ints, cap: float) -> Floats:
     result = np.empty(n)
     result[order] = shares
     return result
+
+
+def _nodes(n: int) -> tuple[Floats, Floats]:
+    """(n,) each: nodes and weights of Gauss-Legendre quadrature from 0 to 1."""
+    if n < _MANY_NODES:
+        node, weight = np.polynomial.legendre.leggauss(n)
+    else:
+        from scipy.special import roots_legendre
+
+        node, weight = roots_legendre(n)
+    return (node + 1) / 2, weight / 2

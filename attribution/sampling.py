@@ -93,7 +93,7 @@ def attribute_sampled(
     """Shares the energy of every batch among its requests by a game that is known only by asking it.
 
     Batches so small that all coalitions are no more than what would be drawn are counted out, exactly. Chance depends
-    on ``seed`` and the batch's id alone.
+    on ``seed`` and the batch's id alone, and falls to its rows in the order of the log.
 
     Args:
         batches: The requests, whole batches of them.

@@ -313,3 +313,9 @@ def _taken(stays: Stays, take: np.ndarray) -> Stays:
         stays, rows=np.arange(take.size), batch=stays.batch[take], prompt=stays.prompt[take],
         output=stays.output[take], start=stays.start[take], end=stays.end[take], pieces=uses,
     )  # fmt: skip
+
+
+def test_a_hinge_of_thousands_of_equal_requests_is_shared_alike() -> None:
+    stays = resolve(Batches(np.zeros(1200, dtype=np.int64), np.full(1200, 3), np.ones(1200)))
+    shares = Hinge(1.0, 3590.5, "prompt").shares(stays)
+    np.testing.assert_allclose(shares, 9.5 / 1200, rtol=1e-11)
