@@ -35,6 +35,7 @@ from readout.samples.policy_rows import How, Rows, shared
 from readout.samples.policy_scores import Scored, score
 from readout.samples.policy_sums import caps_below, unit_sums
 from readout.samples.policy_support import UNSUPPORTED, judged
+from readout.samples.policy_terms import lost, of_those_seen, seen
 from readout.samples.state_cells import Cells, cells_of
 from readout.spec.designs import OPE
 from readout.spec.metrics import Metric
@@ -123,7 +124,8 @@ class OffPolicy(NoTail):
         self._pilot = first_values(self._logs, self._terms[0])
         schema = self._logs.source.schema
         numbers = {MODEL + name: pl.col(name) for name in self.columns if schema[name].is_float()}
-        seen = {f"seen {t.name}": _seen(t).cast(pl.Int8) for t in self._terms}
+        known = {f"seen {t.name}": seen(t).cast(pl.Int8) for t in self._terms}
+        known |= {f"lost {t.name}": lost(t).cast(pl.Int8) for t in self._terms}
         heaviest = {}
         if self.propensity:
             weight = self.target.chance / pl.col("@propensity").cast(pl.Float64)
@@ -131,7 +133,7 @@ class OffPolicy(NoTail):
         found = [
             finite_table(terms, numbers),
             targets.table(self.target, self._logs, self._spec, self.rows),
-            Table(targets.TABLE, {}, where=self.rows, sums=seen, maxima=heaviest),
+            Table(targets.TABLE, {}, where=self.rows, sums=known, maxima=heaviest),
         ]
         found += policy_cells.tables(self._logs, self.cells, self.target, self.rows, self.propensity)
         if self.models:
@@ -150,17 +152,20 @@ class OffPolicy(NoTail):
         self.n_units = self.n_rows if units is None else len(units)
         coded = None if units is None else units.with_row_index("code").select("unit", "code")
         most = float(present.get(HEAVIEST) or 0.0)
+        self._lost = {t.name: int(n) for t in self._terms if (n := present[f"lost {t.name}"])}
+        terms = {t.name: of_those_seen(t) if t.name in self._lost else t for t in self._terms}
+        self._ratios = frozenset(name for name, term in terms.items() if term.den is not None)
         self._rows = Rows(
             logs=self._logs,
             rows=self.rows,
             target=self.target,
-            terms=self._terms,
+            terms=list(terms.values()),
             encoding=encodings.encoding(self._logs, self.columns, tables) if self.models and not self._holds else None,
             units=coded,
             n=self.n_units,
             total=self.n_rows,
             propensity=self.propensity,
-            complete=frozenset(t.name for t in self._terms if present[f"seen {t.name}"] == self.n_rows),
+            complete=frozenset(t for t in terms if present[f"seen {t}"] + present[f"lost {t}"] == self.n_rows),
         )
         codes = self._fold_codes(tables)
         self._how = How(
@@ -249,7 +254,7 @@ class OffPolicy(NoTail):
         scored = self._read()
         prefix = shared(self._rows, term)
         sums = unit_sums(
-            scored.sums, term.name, prefix, term.den is not None, self.method, scored.largest,
+            scored.sums, term.name, prefix, term.name in self._ratios, self.method, scored.largest,
             scored.clipped.get(prefix, (0.0, 0.0)),
         )  # fmt: skip
         return policy_value(sums, method=self.method, alpha=alpha)
@@ -262,9 +267,10 @@ class OffPolicy(NoTail):
         if not rows.any():
             raise EstimationError("no row has a value of it")
         num, den = ("ln", "ld") if arm == 0 else ("tn", "td")
-        below = float(scored.sums.get(f"{term.name}|{den}").sum()) if term.den is not None else float(rows.sum())
+        ratio = term.name in self._ratios
+        below = float(scored.sums.get(f"{term.name}|{den}").sum()) if ratio else float(rows.sum())
         above = float(scored.sums.get(f"{term.name}|{num}").sum())
-        if arm and term.den is None and self.method == "snips":
+        if arm and not ratio and self.method == "snips":
             above *= below / float(scored.sums.get(f"{prefix}w").sum())
         return above, below
 
@@ -293,9 +299,9 @@ class OffPolicy(NoTail):
         found = effects.get(1)
         return {} if found is None else said.shown(self._spec, self, term, found)
 
-    def complete(self, name: str) -> bool:
-        """Whether a term has a value on every row."""
-        return name in self._rows.complete
+    def lost(self, name: str) -> int:
+        """Rows that should have a value of a term and have none."""
+        return self._lost.get(name, 0)
 
     @property
     def encoding(self) -> encodings.Encoding | None:
@@ -382,8 +388,3 @@ class OffPolicy(NoTail):
 
 def _number(option: Any) -> float | None:
     return None if option == "none" else float(option)
-
-
-def _seen(term: Term) -> pl.Expr:
-    seen = term.num.is_not_null()
-    return seen if term.den is None else seen & term.den.is_not_null()

@@ -99,8 +99,11 @@ def remarks_on(spec: Spec, sample: OffPolicy, metric: Metric, found: Estimate) -
             f"weights above {number(at)} were {what}, on {percent(weights['share_clipped'])} of requests: the value is "
             "moved by what they would have told"
         )
-    if not sample.complete(metric.name):
-        notes.append("requests without a value are left out under both policies")
+    if lost := sample.lost(metric.name):
+        notes.append(
+            f"{lost:,} requests ({percent(lost / sample.n_rows)}) have no value: under each policy it is the mean over "
+            "those that have one, and how many these are under the target is estimated like a reward"
+        )
     return notes
 
 
@@ -166,8 +169,10 @@ def _bound(spec: Spec, sample: OffPolicy, term: Term, found: Estimate) -> dict[s
     row: dict[str, Any] = {"metric": term.name, "lower": None, "upper": None, "level": 1.0 - alpha}
     row |= {"beats_logging": None, "logging_value": found.control_value, "reason": ""}
     row |= {"difference_lower": None, "difference_upper": None}
-    if term.den is not None or scored.low < 0.0:
-        why = "a ratio has none" if term.den is not None else "it needs values that are at least 0"
+    why = "a ratio has none" if term.den is not None else ""
+    why = why or ("it needs a value on every request" if sample.lost(term.name) else "")
+    why = why or ("it needs values that are at least 0" if scored.low < 0.0 else "")
+    if why:
         return {**row, "reason": why}
     if sample.estimated:
         return {**row, "reason": "it needs logged propensities"}
