@@ -113,9 +113,13 @@ def largest_of(weights: Vector, n: int) -> Vector:
 
 
 def _pareto_k(top: Vector, n: int) -> tuple[float | None, str]:
+    if top[-min(len(top), tail_length(n) + 1)] == 0.0:
+        # Rows of weight 0 are no tail: where they would fall into it, the tail is that of the others.
+        top = top[top > 0.0]
+        n = len(top)
     length = tail_length(n)
     if length < _LEAST:
-        return None, f"{n} rows are too few to see a tail"
+        return None, f"{n} weights are too few to see a tail"
     cutoff, tail = top[-length - 1], top[-length:]
     if tail[0] == tail[-1]:
         return None, "the largest weights are all the same, so they have no tail"

@@ -25,7 +25,7 @@ from readout.text import named
 
 NAME = "propensity_calibration"
 # How far a mean of inverse propensities may lie from 1: a tenth is a wrong policy, a hundredth is rounding.
-APART = 0.05
+APART, ROUNDING = 0.05, 0.01
 # Rows of an action in a part of the states below which its mean says nothing.
 FEWEST = 30
 EXACT = 1e-9
@@ -88,10 +88,13 @@ def propensity_calibration(evidence: Evidence) -> Check:
         return Check(NAME, "identification", "skip", message)
     adjusted = holm([one.p_value for one in found])
     least = _least_chances(evidence.tables[LOGGED])
+    apart_at_all = min(ROUNDING, limit)
     beyond = [
         (one, float(p))
         for one, p in zip(found, adjusted, strict=True)
-        if p < LEVEL and (one.both or one.mean > 1.0 or (1.0 - one.mean) * one.rows * least[one.code] >= SURE)
+        if p < LEVEL
+        and abs(one.mean - 1.0) > apart_at_all
+        and (one.both or one.mean > 1.0 or (1.0 - one.mean) * one.rows * least[one.code] >= SURE)
     ]
     # Of two actions the chance of either is known on every request. A mean of inverses below 1 is no proof: the action
     # may have had no chance, or its smallest chances, which weigh most, did not come up yet.

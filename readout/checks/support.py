@@ -48,10 +48,10 @@ def support(evidence: Evidence) -> Check:
     details = {NAME: rows} if rows else {}
     worst = sum(one.mass for one in found.thin)
     if max(found.share, share(worst, found.mass)) > 0.5 * limit:
-        message = (
-            f"{percent(found.share)} of the target's requests stand where its action was never tried, and "
-            f"{percent(share(worst, found.mass))} where it was tried fewer than {FEW} times{told}"
-        )
+        never = f"{percent(found.share)} where it was never tried" if found.share else ""
+        seldom = f"{percent(share(worst, found.mass))} where it was tried fewer than {FEW} times" if worst else ""
+        places = ", and ".join(part for part in (never, seldom) if part)
+        message = f"of the requests on which the target takes an action, {places}{told}"
         return Check(NAME, "identification", "warn", message, value=found.share, threshold=limit, details=details)
     beyond = f" but for {percent(found.share)} of its requests" if found.share else ""
     message = f"every action that the target takes was tried wherever it takes it{beyond}{told}"

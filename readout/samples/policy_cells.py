@@ -124,14 +124,21 @@ def _chosen(cells: Cells, target: Target, frame: pl.DataFrame) -> list[Tried]:
 
 def constant(cells: Cells, code: int, found: Mapping[str, pl.DataFrame]) -> list[Tried]:
     """What the policy that always takes one action asks of every cell."""
-    logged, chances = _logged(cells, found[LOGGED]), _chances(cells, found[LOGGED])
-    mass: dict[Part, float] = {}
-    for (parts, _), n in logged.items():
-        mass[parts] = mass.get(parts, 0.0) + n
+    frame, chances = found[LOGGED], _chances(cells, found[LOGGED])
+    mine = pl.col(ACTION) == code
+    known = "left" in frame.columns
+    missed = [pl.col(name).filter(~mine).sum().alias(name) for name in ("certain", "left") if known]
+    tries = pl.col("n").filter(mine).sum().alias("tries")
+    by = cells.columns or [pl.lit(0).alias("all")]
+    sums = frame.group_by(by).agg(pl.col("n").sum(), tries, *missed).sort(cells.columns or ["all"])
     return [
-        Tried(parts, code, n, logged.get((parts, code), 0.0), 0.0, None, chances.get((parts, code)))
-        for parts, n in mass.items()
-    ]
+        Tried(
+            parts_of(cells, row), code, float(row["n"]), float(row["tries"]),
+            float(row["certain"]) if known else 0.0, float(row["left"]) if known else None,
+            chances.get((parts_of(cells, row), code)),
+        )
+        for row in sums.iter_rows(named=True)
+    ]  # fmt: skip
 
 
 def _logged(cells: Cells, frame: pl.DataFrame) -> dict[tuple[Part, int], float]:

@@ -23,9 +23,9 @@ def lost(term: Term) -> pl.Expr:
 def of_those_seen(term: Term) -> Term:
     """A term that is null on some rows, as a ratio over the rows that have a value.
 
-    Whether there is a value may be the action's doing (no first token of a request that failed), so how many have one is
-    another number under the target: the mean over those is a ratio of two values. A row without one adds nothing to
-    either. Rows that the metric is not about stay null.
+    Whether there is a value may be the action's doing (no first token of a request that failed), so how many have one
+    is another number under the target: the mean over those is a ratio of two values. A row without one adds nothing
+    to either. Rows that the metric is not about stay null.
     """
     none = lost(term)
     den = pl.lit(1.0) if term.den is None else term.den
