@@ -7,7 +7,8 @@ the value. That this reaches ``goal^2`` with the fewest tries asks for
 
     t_c = pi_c s_c * sum_k(pi_k s_k) / goal^2        (Neyman 1934),
 
-less what was tried already. Tried with probability ``e`` a cell's requests give ``e`` tries each: the probability is
+less what was tried already; and in all no fewer than :data:`FEWEST`, for the error of a mean over a handful of tries is
+known no better than the mean. Tried with probability ``e`` a cell's requests give ``e`` tries each: the probability is
 what the requests of one more log as long as this one need, and where that is above ``most`` it is ``most``, over more
 requests.
 """
@@ -24,6 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from estimators.inference import EstimationError
 
 MOST = 0.2
+# Tries of all cells together below which a normal interval does not hold.
+FEWEST = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def exploration(
     spread: ArrayLike,
     goal: float,
     most: float = MOST,
+    fewest: int = FEWEST,
 ) -> tuple[Exploration, ...]:
     """What each cell asks for.
 
@@ -63,6 +67,7 @@ def exploration(
         spread: Standard deviation of a request's reward, one number or ``(cells,)``.
         goal: Standard error of the target's value that may come from these cells together, in the reward's unit.
         most: Largest probability of exploration.
+        fewest: Tries of all cells together, however little they weigh.
 
     Raises:
         ValueError: ``most`` that is not a probability above 0.
@@ -79,7 +84,7 @@ def exploration(
     if not (np.isfinite(s).all() and (s > 0.0).all() and math.isfinite(goal) and goal > 0.0):
         raise EstimationError("the spread of rewards and the goal must be positive numbers")
     load: NDArray[np.float64] = n / total * s
-    needed = load * load.sum() / goal**2
+    needed = load * max(load.sum() / goal**2, fewest / load.sum())
     return tuple(
         _cell(*each, most) for each in zip(needed.tolist(), n.tolist(), t.tolist(), load.tolist(), strict=True)
     )

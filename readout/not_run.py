@@ -11,6 +11,10 @@ from readout.spec.model import Spec
 from readout.text import named
 
 LOG = "Log every request as it is decided, with what the checks name, and read what is logged from then on."
+DRAWN = (
+    "Log with every request the probability with which what ran was drawn, as the router's version of that moment "
+    "computed it."
+)
 # Why logs of another policy say nothing of what a shared queue does under this one.
 UNSEEN = (
     "these logs were made under the queues of the logging policy, and a target that sends more to one fleet meets a "
@@ -37,12 +41,13 @@ def _log(checks: Sequence[Check]) -> str:
     """What to log next: the exploration that support lacks, and what other checks miss."""
     failed = [c for c in checks if c.status == "fail" and c.action == "instrument"]
     plan = [row for c in failed for row in c.details.get("exploration") or ()]
+    drawn = [DRAWN] if any(c.name == "propensity_calibration" for c in failed) else []
+    others = [LOG] if not failed or any(c.name not in ("support", "propensity_calibration") for c in failed) else []
     if not plan:
-        return LOG
+        return " ".join([*drawn, *others] or [LOG])
     said = "; ".join(_explored(row) for row in plan[:NAMED])
     more = f"; and {len(plan) - NAMED} more places, in diagnostics.exploration" if len(plan) > NAMED else ""
-    others = [c for c in failed if c.name != "support"]
-    return f"Explore, by a logged draw: {said}{more}." + (f" {LOG}" if others else "")
+    return " ".join([f"Explore, by a logged draw: {said}{more}.", *drawn, *others])
 
 
 def _explored(row: Mapping[str, Any]) -> str:

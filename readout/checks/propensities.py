@@ -19,7 +19,7 @@ from readout.logs.frame import NO_CHANCE
 from readout.memo.numbers import number
 from readout.results import Check
 from readout.samples.off_policy import OffPolicy
-from readout.samples.policy_cells import ACTION, GROUP, GROUPS, LOGGED, listed
+from readout.samples.policy_cells import ACTION, GROUP, GROUPS, LOGGED, MOVED, listed
 from readout.samples.policy_support import SURE
 from readout.text import named
 
@@ -105,21 +105,31 @@ def propensity_calibration(evidence: Evidence) -> Check:
     details = {
         NAME: [_row(one, float(p)) for one, p in zip(found, adjusted, strict=True) if not one.where or p < LEVEL]
     }
+    changed = _changed(evidence.tables[LOGGED])
     smallest = float(min(adjusted))
     numbers = (None, smallest, worst.mean - 1.0 if beyond else None, limit)
     if wrong:
         message = "; ".join(_said(one) for one in wrong[:NAMED])
         more = f"; and in {len(wrong) - NAMED} more places" if len(wrong) > NAMED else ""
-        text = f"the logged probabilities are not those of the policy that drew: {message}{more}"
+        text = f"the logged probabilities are not those of the policy that drew: {message}{more}{changed}"
         return Check(NAME, "identification", "fail", text, *numbers, "instrument", details, _short(wrong[0]))
-    if beyond or lost:
+    if beyond or lost or changed:
         parts = [_said(one) + (SELDOM if one.mean < 1.0 and not two else "") for one, _ in beyond[:NAMED]]
         parts += [f"{lost:,} requests without a probability in (0, 1] are left out"] if lost else []
-        return Check(NAME, "identification", "warn", "; ".join(parts), *numbers, None, details)
+        said = ("; ".join(parts) + changed).removeprefix("; ")
+        return Check(NAME, "identification", "warn", said, *numbers, None, details)
     message = (
         f"every action ran as often as its logged probability says, over all requests and by state ({len(found)} tests)"
     )
     return Check(NAME, "identification", "pass", message, *numbers, None, details)
+
+
+def _changed(frame: pl.DataFrame) -> str:
+    """That what ran is often not what was drawn; empty where it is, or is not logged."""
+    if MOVED not in frame.columns or not (moved := share(float(frame[MOVED].sum()), float(frame["n"].sum()))) > INVALID:
+        return ""
+    said = "the executed action is not the intended one: the probability must be that of what ran"
+    return f"; on {percent(moved)} of requests {said}"
 
 
 def _weight(one: Held) -> float:

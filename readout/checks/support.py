@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import polars as pl
+
 from estimators.exploration import exploration
 from estimators.inference import EstimationError
 from readout.checks.base import percent, share, threshold
@@ -19,6 +21,7 @@ from readout.samples.policy_support import FEW, SPREAD, UNSUPPORTED, judged
 NAME = "support"
 # Cells that a message names.
 NAMED = 5
+NOT_DRAWN = "every logged probability is 1, so that nothing was drawn by chance"
 
 
 def support(evidence: Evidence) -> Check:
@@ -30,20 +33,25 @@ def support(evidence: Evidence) -> Check:
         return _by_weight(evidence, sample, limit)
     cells = policy_cells.tried(sample.cells, sample.target, evidence.tables)
     found = judged(cells)
-    lines = statements(sample.cells, found.untried, cells)
-    rows = [_row(sample, line, found.mass) for line in lines]
+    logged = evidence.tables[policy_cells.LOGGED]
+    ran = set(logged[policy_cells.ACTION].unique())
+    lines = [(line, _said(sample, line, ran)) for line in statements(sample.cells, found.untried, cells)]
+    rows = [_row(sample, line, found.mass) for line, _ in lines]
     told = _among(sample)
     if found.share > limit:
-        said = "; ".join(_said(sample, line) for line in lines[:NAMED])
+        lines += [(line, _shut(sample, line)) for line in statements(sample.cells, found.shut, cells)]
+        lines.sort(key=lambda pair: -pair[0].mass)
+        drawn = "" if _draws(logged) else f"{NOT_DRAWN}, and "
+        said = "; ".join(text for _, text in lines[:NAMED])
         more = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
-        shut = "" if lines else "on those the log gives another action a probability of 1"
         message = (
-            f"on {percent(found.share)} of the target's requests its action had no chance{told}: {said}{more}{shut}"
+            f"{drawn}on {percent(found.share)} of the target's requests its action had no chance{told}: {said}{more}"
         )
-        short = _said(sample, lines[0]) if lines else f"{percent(found.share)} of the target's requests"
+        short = NOT_DRAWN if drawn else lines[0][1] if lines else f"{percent(found.share)} of the target's requests"
+        plan = _plan(evidence, sample, [line for line, _ in lines], found.mass)
         return Check(
             NAME, "identification", "fail", message, value=found.share, threshold=limit, action="instrument",
-            details={NAME: rows, "exploration": _plan(evidence, sample, lines, found.mass)}, short=short,
+            details={NAME: rows, "exploration": plan}, short=short,
         )  # fmt: skip
     details = {NAME: rows} if rows else {}
     worst = sum(one.mass for one in found.thin)
@@ -108,8 +116,20 @@ def _plan(evidence: Evidence, sample: OffPolicy, lines: list[Statement], mass: f
     ]
 
 
-def _said(sample: OffPolicy, line: Statement) -> str:
-    return f"{line.where}: {sample.target.actions[line.action]} never tried ({count(line.mass)} requests)"
+def _said(sample: OffPolicy, line: Statement, ran: set[int]) -> str:
+    anywhere = "" if line.action in ran else ", nor anywhere else in the log"
+    return f"{line.where}: {sample.target.actions[line.action]} never tried{anywhere} ({count(line.mass)} requests)"
+
+
+def _shut(sample: OffPolicy, line: Statement) -> str:
+    """Of a part in which the action ran, on other requests."""
+    action = sample.target.actions[line.action]
+    return f"{line.where}: {action} had no chance on {count(line.mass)} requests (another was certain)"
+
+
+def _draws(logged: pl.DataFrame) -> bool:
+    """Whether the log has requests on which more than one action had a chance."""
+    return "certain" not in logged.columns or float(logged["certain"].sum()) < float(logged["n"].sum())
 
 
 def _among(sample: OffPolicy) -> str:

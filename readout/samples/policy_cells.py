@@ -14,7 +14,7 @@ from readout.samples.state_cells import Cells, parts_of
 from readout.samples.target import OTHER, Target
 
 TARGETS, LOGGED = "what the target does by cell", "what was logged by cell"
-GROUP, ACTION, CHOSEN = "group", "action", "chosen"
+GROUP, ACTION, CHOSEN, MOVED = "group", "action", "chosen", "moved"
 # Units are dealt to so many groups, whose spread tells how sure a mean of inverse propensities is.
 GROUPS = 32
 # A logged action with this probability leaves none to the others.
@@ -56,6 +56,8 @@ def tables(logs: Logs, cells: Cells, target: Target, rows: pl.Expr, propensity: 
         sums["inverse"] = pl.when(proper(number)).then(1.0 / number)
         sums["left"] = pl.when(proper(number)).then(1.0 - number)
         sums["certain"] = (number >= CERTAIN).fill_null(False).cast(pl.Int8)
+    if logs.has("intended") and logs.has("executed"):
+        sums[MOVED] = (pl.col("@intended") != pl.col("@executed")).fill_null(False).cast(pl.Int8)
     chosen = {CHOSEN: target.chosen} if target.chosen is not None and target.chosen.meta.root_names() else {}
     by = {**keys, GROUP: _group(logs), ACTION: target.executed, **chosen}
     logged = Table(LOGGED, by, where=rows, sums=sums)
@@ -129,8 +131,8 @@ def constant(cells: Cells, code: int, found: Mapping[str, pl.DataFrame]) -> list
     known = "left" in frame.columns
     missed = [pl.col(name).filter(~mine).sum().alias(name) for name in ("certain", "left") if known]
     tries = pl.col("n").filter(mine).sum().alias("tries")
-    by = cells.columns or [pl.lit(0).alias("all")]
-    sums = frame.group_by(by).agg(pl.col("n").sum(), tries, *missed).sort(cells.columns or ["all"])
+    keys = cells.columns or ["all"]
+    sums = frame.with_columns(all=0).group_by(keys).agg(pl.col("n").sum(), tries, *missed).sort(keys)
     return [
         Tried(
             parts_of(cells, row), code, float(row["n"]), float(row["tries"]),

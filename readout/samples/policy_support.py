@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from readout.samples.policy_cells import Tried
 
@@ -25,12 +25,14 @@ class Support:
 
     Attributes:
         untried: Cells in which the target's action was never tried, and not by chance.
+        shut: Cells in which it was tried, but had no chance on some requests, which are their mass.
         thin: Cells with a handful of tries.
         mass: The target's requests in all.
         missing: Without support: those cells, those that the log shuts, and what is beyond chance in small cells.
     """
 
     untried: tuple[Tried, ...]
+    shut: tuple[Tried, ...]
     thin: tuple[Tried, ...]
     mass: float
     missing: float
@@ -51,7 +53,7 @@ def judged(cells: Sequence[Tried]) -> Support:
     rates = _rates(cells)
     due = [_due(one, rates) for one in cells]
     closed = _closed(cells, due)
-    untried, thin = [], []
+    untried, shut, thin = [], [], []
     missing = 0.0
     small: list[tuple[float, float, bool]] = []
     for i, one in enumerate(cells):
@@ -62,11 +64,13 @@ def judged(cells: Sequence[Tried]) -> Support:
             missing += one.mass
         if one.tries > 0.0:
             missing += one.shut
+            if one.shut > 0.0:
+                shut.append(replace(one, mass=one.shut, tries=0.0))
             usual = one.mass * rates[one.action].usual
             if one.tries < FEW and one.mass >= MANY and usual >= 2.0 * SURE:
                 thin.append(one)
     missing += _beyond_chance(small)
-    return Support(tuple(untried), tuple(thin), sum(one.mass for one in cells), missing)
+    return Support(tuple(untried), tuple(shut), tuple(thin), sum(one.mass for one in cells), missing)
 
 
 @dataclass(frozen=True, slots=True)
