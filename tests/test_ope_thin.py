@@ -59,3 +59,45 @@ def test_a_metric_with_nulls_is_a_ratio_over_the_requests_that_have_one(world: A
     same(metric(document), estimated("doubly_robust", filled, "ms", "there"))
     assert "needs a value on every request" in document["diagnostics"]["value_bound"]["reason"]
     assert check(document, "propensity_calibration")["status"] == "pass"
+
+
+def test_a_log_that_draws_nothing_says_so_and_where_to_explore(world: Any) -> None:
+    ran = pl.when(pl.col("queue") % 2 == 1).then(pl.lit("premium")).otherwise(pl.lit("standard"))
+    document = run(world, FRAME.with_columns(p=1.0, ran=ran), {"estimator": "snips"})
+    found = check(document, "support")
+    assert found["status"] == "fail"
+    assert "every logged probability is 1" in document["decision"]["headline"]
+    assert "premium had no chance on" in found["message"]
+    plan = document["diagnostics"]["exploration"]
+    assert [row["requests"] * row["probability"] >= 15.0 for row in plan[:2]] == [True, True]
+    assert {row["action"] for row in plan} == {"premium", "standard"}
+
+
+def test_an_action_that_is_nowhere_in_the_log(world: Any) -> None:
+    rules = {"rules": [{"when": "queue >= 5", "action": "premum"}], "else": "standard"}
+    document = run(world, FRAME, {"design.target_policy": rules})
+    assert "premum never tried, nor anywhere else in the log" in document["decision"]["headline"]
+
+
+def test_an_action_that_runs_where_another_was_drawn(world: Any) -> None:
+    drawn = pl.when((pl.col("ran") == "standard") & (pl.int_range(pl.len()) % 8 == 0)).then(pl.lit("premium"))
+    moved = FRAME.with_columns(drawn=drawn.otherwise("ran"))
+    columns = {**DESIGN["logs.columns"], "intended": "drawn"}
+    found = check(run(world, moved, {"logs.columns": columns}), "propensity_calibration")
+    assert found["status"] == "warn"
+    assert "the probability must be that of what ran" in found["message"]
+
+
+def test_a_rare_action_that_did_not_come_is_no_fault_of_the_others(world: Any) -> None:
+    rng = np.random.default_rng(3)
+    frame = FRAME.with_columns(ran=pl.lit("standard"), p=pl.Series(1.0 - rng.uniform(1e-5, 3e-4, len(FRAME))))
+    target = {"rules": [{"when": "queue >= 50", "action": "premium"}], "else": "standard"}
+    design = {**DESIGN["design"], "target_policy": target, "actions": ["premium", "standard"]}
+    found = check(run(world, frame, {"design": design, "estimator": "ips"}), "propensity_calibration")
+    assert found["status"] == "pass"
+
+
+def test_what_to_log_where_probabilities_are_wrong(world: Any) -> None:
+    other = FRAME.with_columns(p=pl.when(pl.col("p") > 0.5).then(0.4).otherwise(0.3))
+    decision = run(world, other)["decision"]
+    assert decision["next_step"].startswith("Log with every request the probability with which what ran was drawn")

@@ -99,3 +99,10 @@ def test_the_shown_bias_and_mean_square_are_right_on_average() -> None:
     assert np.mean([row.bias for row in found]) == pytest.approx(bias, abs=0.05)
     rms = math.sqrt(np.mean([row.root_mean_square**2 for row in found]))
     assert rms == pytest.approx(math.hypot(bias, values.std()), rel=0.1)
+
+
+def test_a_place_of_little_weight_is_tried_often_enough_for_an_interval() -> None:
+    light, lighter = exploration([800, 100], [0, 0], total=100_000, spread=1.0, goal=0.1)
+    assert light.tries + lighter.tries >= 30
+    assert light.tries == pytest.approx(8 * lighter.tries, abs=8)
+    assert exploration([800], [0], total=100_000, spread=1.0, goal=0.1, fewest=1)[0].tries == 1
