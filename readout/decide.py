@@ -266,10 +266,11 @@ def _segment(facts: Facts, _: bool) -> list[Match]:
     names = {said: f"{said}: " if len(gains) > 1 else "" for said in gains}
     levels = [Match(said, names[said] + gain, f"{said}: {gain}") for said, gain in gains.items()]
     guardrails = Match("guardrails", "", targeting.safe(facts.evidence, found))
+    overlap = Match("overlap", "", targeting.overlap(found))
     # What would hold all of the traffic back to a ramp holds for a segment too.
     slowly = [replace(match, short="") for match in (*_asks(facts, "ramp"), *_unjudged(facts, "capacity_limit"))]
     slowly = [replace(match, reason=f"treat it in steps: {match.reason}") for match in slowly]
-    return [Match("average", "", average), *levels, guardrails, *slowly]
+    return [Match("average", "", average), *levels, overlap, guardrails, *slowly]
 
 
 def _design(facts: Facts, kinds: Sequence[str]) -> list[Match]:

@@ -171,6 +171,13 @@ def test_levels_of_one_segment_are_named_together() -> None:
     assert levels([*three[:2], row("long", "long")]) == "tier = a or b or long"
 
 
+def test_segments_that_share_traffic_are_said_to(world) -> None:
+    document, _ = run(world, log(), segments=["tier", {"name": "best", "where": "tier = 'top'"}])
+    assert document["decision"]["headline"].startswith("Ship 'new' to tier = top or best only: ")
+    assert any(text.startswith("tier and best may share traffic") for text in document["decision"]["reasons"])
+    assert "in tier = top or best, errors holds" in document["decision"]["reasons"]
+
+
 def test_the_frame_target_judges_the_bar_by_segment(world) -> None:
     document, _ = run(world, log(10.0), segments=["tier"], **MONEY, decision__frame="target")
     bar = next(c for c in document["checks"] if c["name"] == "economic_bar")

@@ -114,6 +114,14 @@ def _listed(parts: Sequence[str]) -> str:
     return " or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def overlap(found: Sequence[SegmentResult]) -> str:
+    """That levels of several segments were each read by itself, in words; empty where there is one."""
+    names = list(dict.fromkeys(one.segment for one in found))
+    if len(names) < 2:
+        return ""
+    return f"{' and '.join(names)} may share traffic: each was read by itself, and one may owe its gain to the other"
+
+
 def safe(evidence: Evidence, found: Sequence[SegmentResult]) -> str:
     """That guardrails hold at the levels, in words."""
     named = [m.name for m in evidence.spec.metrics.values() if m.role == "guardrail"]
