@@ -358,3 +358,4 @@ def test_the_figure_names_every_level(world) -> None:
     assert all(f">tier = {level}</text>" in drawn for level in ("free", "pro", "top"))
     assert "tier = top -" in drawn
     assert "recommended</desc>" in drawn
+    assert "line and band: the average; bold: recommended<" in drawn

@@ -58,8 +58,8 @@ def figure(readout: Readout) -> Figure:
     arm = f" of {named(rows[0].result.arm)}" if rows else ""
     made.text(0.012, 1 - 0.24 / height, fit(f"{TITLE}{arm}", 7.7, 11, "bold"), fontsize=11, weight="bold")
     note = (
-        f"Filled: the level alone, with its {level(readout.alpha)} interval; hollow: pooled with the other levels; "
-        "line and band: the average; bold: recommended"
+        f"Filled: the level alone, {level(readout.alpha)} interval; hollow: pooled; line and band: the average; "
+        "bold: recommended"
     )
     made.text(0.012, 1 - 0.45 / height, fit(note, 7.8, 8.5), fontsize=8.5, color=MUTED)
     return made
