@@ -122,7 +122,8 @@ TRIGGER = failed("rollback_trigger", "rollback")
 TOP = SegmentResult("tier", "top", "tier = top", PRIMARY, 900, stable=True, recommended=True)
 STRICT = replace(TOP, result=replace(GUARDRAIL, margin="0.004"))
 DIFFER = Heterogeneity("tier", "latency", "new", 3, 9.0, 2, 90.0, 0.001, 0.002)
-SEGMENTS = Segments((TOP, STRICT), (DIFFER,))
+FREE = replace(TOP, level="free", said="tier = free", recommended=False, why="latency is not shown better")
+SEGMENTS = Segments((TOP, STRICT, FREE), (DIFFER,))
 RETAINED = replace(
     PRIMARY, metric="retained", role="long_run", better="higher", estimate=None, std_error=None, ci_low=None,
     ci_high=None, relative=None, verdict=None, note="not in yet",
@@ -317,14 +318,17 @@ FLAT = {"primary": replace(SMALL, verdict="no_effect")}
         ({"segments": SEGMENTS}, "all_clear"),
         ({"primary": SMALL, "segments": SEGMENTS}, "not_clear_enough"),
         # Recommended is not enough: stable, operable, and different from the rest.
-        ({**FLAT, "segments": Segments((replace(TOP, recommended=False),), (DIFFER,))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((replace(TOP, stable=False),), (DIFFER,))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((replace(TOP, stable=None),), (DIFFER,))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((replace(TOP, descriptive=True),), (DIFFER,))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, p_value_holm=0.06),))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, p_value_holm=None),))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, segment="model"),))}, "nothing_gained"),
-        ({**FLAT, "segments": Segments((TOP,), (replace(DIFFER, metric="cost"),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, recommended=False), FREE), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, stable=False), FREE), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, stable=None), FREE), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((replace(TOP, descriptive=True), FREE), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP, FREE), (replace(DIFFER, p_value_holm=0.06),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP, FREE), (replace(DIFFER, p_value_holm=None),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP, FREE), (replace(DIFFER, segment="model"),))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP, FREE), (replace(DIFFER, metric="cost"),))}, "nothing_gained"),
+        # Where every level that was read pays, nobody has to be picked.
+        ({**FLAT, "segments": Segments((TOP, STRICT), (DIFFER,))}, "nothing_gained"),
+        ({**FLAT, "segments": Segments((TOP, replace(FREE, recommended=True)), (DIFFER,))}, "nothing_gained"),
     ],
 )
 def test_when_a_segment_is_targeted(entry, rule):
@@ -334,11 +338,12 @@ def test_when_a_segment_is_targeted(entry, rule):
 def test_a_targeted_segment_is_named_with_the_average_first():
     decision = decision_of({**FLAT, "segments": SEGMENTS})
     assert decision.headline == (
-        "Ship 'new' to tier = top only: latency -20.0 % [-24.0 %, -16.0 %]; the average does not clear the bar."
+        "Ship 'new' to tier = top only: latency -20.0 % [-24.0 %, -16.0 %]; the average effect is too small."
     )
     assert decision.reasons == (
         "On average: latency -1.0 % [-1.5 %, -0.5 %]: no effect",
         "tier = top: latency -20.0 % [-24.0 %, -16.0 %]",
+        "in tier = top, errors holds",
     )
     assert decision.stop_if == (
         "in tier = top, errors rises by more than 0.004",
@@ -366,7 +371,7 @@ def test_texts_read_clean(rule, action, entry):
 def test_placeholders_of_the_table_are_known():
     known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then", "whom", "levels"}
     known |= {"back", "keep", "log", "limited", "awaited", "awaited_is", "long_run_shows", "holdout", "beyond_ramp"}
-    known.add("wait")
+    known |= {"wait", "average"}
     for rule in rules():
         for text in (rule.headline, *rule.would_change, rule.next_step):
             assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= known

@@ -23,7 +23,9 @@ def clearing(evidence: Evidence, arm: int) -> list[SegmentResult]:
 
     None where the average stands by itself: neither no effect nor inconclusive, and not below the bar.
     """
-    return standing_out(evidence, arm) if falls_short(evidence, arm) else []
+    if not evidence.segments.results or not falls_short(evidence, arm):
+        return []
+    return standing_out(evidence, arm)
 
 
 def standing_out(evidence: Evidence, arm: int) -> list[SegmentResult]:
@@ -137,6 +139,8 @@ def beside(evidence: Evidence, arm: int, interval: Callable[[MetricResult], str]
     Args:
         interval: An effect with its interval, in words.
     """
+    if not evidence.segments.results:
+        return ()
     out = standing_out(evidence, arm)
     differ = _differing(evidence, arm)
     rows = [one for one in _one_a_level(evidence, evidence.arms[arm]) if one.segment in differ and not one.descriptive]
