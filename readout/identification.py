@@ -99,8 +99,8 @@ def _ope(spec: Spec) -> tuple[Line, ...]:
     if modelled:
         chance: Line = (
             "The model of the rewards is right for every action that the target policy takes: nothing corrects it.",
-            (),
-            "No check can show it; doubly_robust corrects the model by the logged probabilities.",
+            ("left_out",),
+            "Without logged probabilities no check can show it; with them doubly_robust corrects the model.",
         )
     elif estimated:
         chance = (

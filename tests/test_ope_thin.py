@@ -101,3 +101,55 @@ def test_what_to_log_where_probabilities_are_wrong(world: Any) -> None:
     other = FRAME.with_columns(p=pl.when(pl.col("p") > 0.5).then(0.4).otherwise(0.3))
     decision = run(world, other)["decision"]
     assert decision["next_step"].startswith("Log with every request the probability with which what ran was drawn")
+
+
+def bent(seed: int, bend: float) -> pl.DataFrame:
+    """Under premium the latency falls by ``bend`` where the queue is long, which no linear model sees."""
+    rng = np.random.default_rng(seed)
+    n = 4000
+    queue, took = rng.integers(0, 20, n), rng.random(n) < 0.3
+    ms = 200.0 - 20.0 * took - bend * (took & (queue >= 15)) + 3.0 * queue + rng.normal(0.0, 20.0, n)
+    return pl.DataFrame(
+        {
+            "user": np.char.add("u", rng.integers(0, 400, n).astype(str)),
+            "queue": queue,
+            "tier": rng.choice(["free", "pro"], n),
+            "ran": np.where(took, "premium", "standard"),
+            "p": np.where(took, 0.3, 0.7),
+            "ms": ms,
+        }
+    )
+
+
+BENT: dict[str, Any] = {
+    "design.target_policy": {"rules": [{"when": "queue >= 15", "action": "premium"}], "else": "standard"},
+    "metrics": {"latency": {"column": "ms", "role": "primary", "better": "lower", "minimum_effect": "2%"}},
+}
+
+
+def test_a_model_that_nothing_corrects_is_held_against_the_weights(world: Any) -> None:
+    document = run(world, bent(1, 60.0), {**BENT, "estimator": "direct_method"})
+    found = check(document, "left_out")
+    assert (found["status"], found["action"]) == ("fail", "stronger_design")
+    assert "doubly_robust corrects it" in found["message"]
+    assert document["decision"]["action"] == "stronger_design"
+    right = [check(run(world, bent(s, 0.0), {**BENT, "estimator": "direct_method"}), "left_out") for s in (2, 3, 4)]
+    assert all(one["status"] in ("pass", "warn") for one in right)
+    whole = check(run(world, bent(1, 60.0), BENT), "left_out")
+    assert whole["status"] == "skip"
+
+
+def test_cut_weights_that_hold_the_value_carry_no_decision(world: Any) -> None:
+    cut = run(world, bent(1, 60.0), {**BENT, "estimator": {"method": "ips", "clip": 2}})
+    assert metric(cut)["estimate"] < -20.0
+    assert check(cut, "left_out")["status"] == "fail"
+    assert cut["decision"]["action"] == "stronger_design"
+    assert "take the cut away" in check(cut, "left_out")["message"]
+    loose = run(world, bent(1, 60.0), {**BENT, "estimator": {"method": "ips", "clip": 1000}})
+    assert check(loose, "left_out")["status"] == "pass"
+
+
+def test_units_in_several_folds_are_counted_once(world: Any) -> None:
+    frame = FRAME.with_columns(fold=pl.int_range(pl.len()) % 3)
+    outcome = run(world, frame, {"estimator": {"folds": {"column": "fold"}}})
+    assert "the rows of 150 units into several folds" in outcome.out + outcome.err

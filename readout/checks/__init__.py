@@ -9,6 +9,7 @@ from readout.checks import (
     cutoff,
     donors,
     instruments,
+    left_out,
     policy_weights,
     propensities,
     rollout_start,
@@ -72,7 +73,10 @@ OWN: Mapping[str, tuple[tuple[Checker, ...], tuple[Checker, ...]]] = {
         (cutoff.treatment_start, cutoff.density, cutoff.covariate_continuity),
         (cutoff.first_stage, cutoff.bandwidth_sensitivity, cutoff.placebo),
     ),
-    "ope": ((support.support, propensities.propensity_calibration, policy_weights.weight_concentration), ()),
+    "ope": (
+        (support.support, propensities.propensity_calibration, policy_weights.weight_concentration),
+        (left_out.left_out,),
+    ),
 }
 
 

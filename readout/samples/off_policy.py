@@ -17,6 +17,7 @@ import polars as pl
 
 from estimators.estimate import Estimate
 from estimators.inference import EstimationError
+from estimators.left_out import LeftOut
 from estimators.policy_value import policy_value
 from estimators.weight_diagnostics import WeightDiagnostics, weight_diagnostics_from
 from readout.errors import LogError, SpecError
@@ -33,9 +34,9 @@ from readout.samples.policy_columns import first_values, model_columns, policy_f
 from readout.samples.policy_held import score_held
 from readout.samples.policy_rows import How, Rows, shared
 from readout.samples.policy_scores import Scored, score
-from readout.samples.policy_sums import caps_below, unit_sums
+from readout.samples.policy_sums import caps_below, unit_sums, unused
 from readout.samples.policy_support import UNSUPPORTED, judged
-from readout.samples.policy_terms import lost, of_those_seen, seen
+from readout.samples.policy_terms import in_several, lost, of_those_seen, seen
 from readout.samples.state_cells import Cells, cells_of
 from readout.spec.designs import OPE
 from readout.spec.metrics import Metric
@@ -259,6 +260,15 @@ class OffPolicy(NoTail):
         )  # fmt: skip
         return policy_value(sums, method=self.method, alpha=alpha)
 
+    def left_out(self, term: Term, value: float) -> LeftOut:
+        """What weights that are not used would change of the target's value.
+
+        Raises:
+            EstimationError: There are no scores, or too few units.
+        """
+        prefix, ratio = shared(self._rows, term), term.name in self._ratios
+        return unused(self._read().sums, term.name, prefix, ratio, self.method, value)
+
     def arm_total(self, term: Term, arm: int) -> tuple[float, float]:
         """Sums of numerator and denominator over the requests: as logged, or as the target would have them."""
         scored = self._read()
@@ -379,7 +389,7 @@ class OffPolicy(NoTail):
             problem = f"{shown} is null on {nulls:,} kept rows; expected a fold for each"
         elif frame["fold"].n_unique() < 2:
             problem = f"{shown} has one value throughout; expected two folds or more"
-        elif "unit" in frame.columns and (apart := len(frame) - frame["unit"].n_unique()):
+        elif "unit" in frame.columns and (apart := in_several(frame["unit"])):
             problem = f"{shown} puts the rows of {apart:,} units into several folds; a model would have seen its unit"
         if problem:
             raise LogError([self._spec.source.problem(FOLD_AT, problem)])

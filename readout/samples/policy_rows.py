@@ -67,6 +67,11 @@ class How:
         """Whether it leans on weights."""
         return self.method != "direct_method"
 
+    @property
+    def uses_all(self) -> bool:
+        """Whether it uses the whole of every weight."""
+        return self.weighs and self.clip is None and self.switch is None
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:

@@ -222,8 +222,11 @@ def _add_term(
     at: tuple[int, int | None],
     predicted: Predicted | None,
 ) -> None:
-    for column, l_name, t_name, f_name in ((at[0], "ln", "tn", "fn"), (at[1], "ld", "td", "fd")):
+    unused = None if how.uses_all else chunk.weight - w if how.weighs else chunk.weight
+    for column, l_name, t_name, f_name, u_name in ((at[0], "ln", "tn", "fn", "un"), (at[1], "ld", "td", "fd", "ud")):
         if column is None:
+            if unused is not None and how.method == "snips":
+                scored.sums.add(f"{term.name}|{u_name}", chunk.codes, unused * ~np.isnan(chunk.rewards[:, at[0]]))
             continue
         reward = chunk.rewards[:, column]
         seen = ~np.isnan(reward)
@@ -231,6 +234,10 @@ def _add_term(
         scored.sums.add(f"{term.name}|{l_name}", chunk.codes, known)
         value = target_scores(how, known, w, column, predicted)
         scored.sums.add(f"{term.name}|{t_name}", chunk.codes, np.where(seen, value, 0.0))
+        if unused is not None:
+            rest = known if predicted is None else known - predicted.logged[:, column]
+            some = seen & (unused > 0.0)
+            scored.sums.add(f"{term.name}|{u_name}", chunk.codes, np.where(some, unused * rest, 0.0))
         if predicted is not None and predicted.felt is not None:
             scored.sums.add(f"{term.name}|{f_name}", chunk.codes, np.where(seen, predicted.felt[:, column], 0.0))
 

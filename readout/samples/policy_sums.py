@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from estimators.inference import EstimationError, t_interval
+from estimators.left_out import LeftOut, left_out
 from estimators.policy_value import UnitSums, value_of
 from readout.errors import LogError, Problem
 from readout.text import visible
@@ -236,6 +237,17 @@ def unit_sums(
         clipped=clipped[0],
         cut=clipped[1],
     )
+
+
+def unused(of: ByUnit, name: str, shared: str, ratio: bool, method: str, value: float) -> LeftOut:
+    """What weights that are not used would change of a metric's value; arguments as of :func:`unit_sums`.
+
+    Raises:
+        EstimationError: Too few units.
+    """
+    normalised = method == "snips" and not ratio
+    below = of.get(f"{name}|td" if ratio else f"{shared}w" if normalised else f"{shared}n")
+    return left_out(of.get(f"{name}|un"), of.get(f"{name}|ud") if ratio or normalised else None, below, value=value)
 
 
 def caps_below(most: float, grid: Sequence[float] = (2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)) -> list[float]:

@@ -35,3 +35,8 @@ def of_those_seen(term: Term) -> Term:
         den=pl.when(none).then(pl.lit(0.0)).otherwise(den),
         missing=None,
     )
+
+
+def in_several(units: pl.Series) -> int:
+    """Units that stand there more than once."""
+    return units.filter(units.is_duplicated()).n_unique()

@@ -397,7 +397,7 @@ CHECKS: tuple[str, ...] = (
     "mixed_experience", "covariate_balance", "overlap", "weight_concentration", "pre_trend", "pre_period_fit",
     "placebo", "first_stage", "density", "covariate_continuity", "bandwidth_sensitivity", "carryover",
     "block_balance", "block_length", "unit_of_randomization", "untreated_outcomes", "mixed_batches",
-    "support", "propensity_calibration", "tail_dominance", "capacity_limit", "rollback_trigger",
+    "support", "propensity_calibration", "left_out", "tail_dominance", "capacity_limit", "rollback_trigger",
     "economic_bar", "surrogate_evidence",
 )  # fmt: skip
 """Every check that a spec may set a threshold for."""
