@@ -88,7 +88,7 @@ def adjusted(spec: Spec, logs: Logs) -> dict[str, str]:
     if isinstance(design, OPE):
         return _first(
             (rule_columns(design), TARGET),
-            ((name for _, name, _ in policy_columns(design)), "design.policy_probability"),
+            *(((name,), ".".join(map(str, path))) for path, name, _ in policy_columns(design)),
         )
     return dict.fromkeys(design.adjust, ADJUST) if isinstance(design, DiD) else {}
 

@@ -15,7 +15,7 @@ from estimators.inference import EstimationError, minimum_detectable_effect
 from estimators.tail_index import Tail
 from readout.errors import LogError, Problem
 from readout.logs import Logs
-from readout.logs.frame import OUTSIDE, REASONS
+from readout.logs.frame import NO_CHANCE, OUTSIDE, REASONS
 from readout.logs.treated import RUNNING, arm_role, arms
 from readout.reduce import Table, pilot
 from readout.results import MetricResult, Rows, Segments
@@ -207,6 +207,12 @@ class Evidence:
         return Rows(read, read - sum(dropped.values()), dropped)
 
 
+NEEDS_CHANCE = (
+    "logs.columns.propensity holds the probability of the logged action, above 0 and at most 1: no percentage and no "
+    "logarithm; where none was logged, estimator: {propensity: logit} estimates it"
+)
+
+
 def require_rows(rows: Rows, evidence: Evidence) -> None:
     """Refuse logs that leave nothing to compare.
 
@@ -223,6 +229,8 @@ def require_rows(rows: Rows, evidence: Evidence) -> None:
             if evidence.until is not None and evidence.left_out
             else _widen(evidence)
             if OUTSIDE in rows.dropped
+            else NEEDS_CHANCE
+            if max(rows.dropped, key=lambda reason: rows.dropped[reason]) == NO_CHANCE
             else "see logs.where, design and logs.columns"
         )
         raise LogError([Problem(path, f"no row is left of {rows.read:,} read: {why}", hint)])

@@ -27,14 +27,31 @@ NAMED = 3
 def words(spec: Spec, checks: Sequence[Check]) -> dict[str, str]:
     """The placeholders of decision texts that read otherwise where nothing has run."""
     if spec.design.kind != "ope":
-        return {"back": "Roll back", "keep": "Return traffic to", "log": LOG, "limited": ""}
+        return {
+            "back": "Roll back", "keep": "Return traffic to", "log": LOG, "limited": "", "does": "does",
+            "mend": "Look at what the failed check names, mend the design or collect more data, and read again.",
+        }  # fmt: skip
     limited = f" {UNSEEN[0].upper()}{UNSEEN[1:]}: stay at 5 to 10 % until queues were watched at it."
     return {
         "back": "Do not roll out",
         "keep": "Keep",
         "log": _log(checks),
+        "does": "would do",
+        "mend": _mend(checks),
         "limited": limited if spec.design.shared_state else "",
     }
+
+
+def _mend(checks: Sequence[Check]) -> str:
+    """What to do where the weights or the model do not carry the value."""
+    if any(c.status == "fail" and c.name == "weight_concentration" for c in checks):
+        return (
+            "Let the router draw the target's actions more often where it hardly does, or value a policy closer to the "
+            "one that ran; then read again."
+        )
+    if any(c.status == "fail" and c.name == "left_out" for c in checks):
+        return "Read the same logs by doubly_robust with whole weights (estimator: auto)."
+    return "Look at what the failed check names, mend the design or collect more data, and read again."
 
 
 def _log(checks: Sequence[Check]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from readout.samples.state_cells import _cut_by
 from tests.test_ope import DESIGN, FRAME, check, estimated, metric, run, same
 
 
@@ -153,3 +154,44 @@ def test_units_in_several_folds_are_counted_once(world: Any) -> None:
     frame = FRAME.with_columns(fold=pl.int_range(pl.len()) % 3)
     outcome = run(world, frame, {"estimator": {"folds": {"column": "fold"}}})
     assert "the rows of 150 units into several folds" in outcome.out + outcome.err
+
+
+def test_names_of_policies_that_are_actions_are_refused(world: Any) -> None:
+    outcome = run(world, FRAME, {"design": {**DESIGN["design"], "treatment": "premium"}})
+    assert outcome.code == 2
+    assert "'premium' is an action; here it would be the name of the target policy" in outcome.out + outcome.err
+
+
+def test_probabilities_that_are_percentages(world: Any) -> None:
+    outcome = run(world, FRAME.with_columns(p=pl.col("p") * 100.0))
+    assert outcome.code == 3
+    assert "no percentage" in outcome.out + outcome.err
+
+
+def test_one_unit_is_called_one_unit(world: Any) -> None:
+    document = run(world, FRAME.with_columns(user=pl.lit("u")))
+    assert "all requests are of one unit" in document["decision"]["headline"]
+
+
+def test_the_best_of_many_constant_policies_are_shown(world: Any) -> None:
+    rng = np.random.default_rng(2)
+    action = rng.integers(0, 20, len(FRAME))
+    frame = FRAME.with_columns(ran=pl.Series(np.char.add("a", action.astype(str))), p=0.05, ms=200.0 - 5.0 * action)
+    policy = {"target_policy": {"else": "a3"}, "kind": "ope"}
+    frame = frame.with_columns(ms=pl.col("ms") + pl.Series(rng.normal(0.0, 3.0, len(FRAME))))
+    run(world, frame, {"design": policy, "estimator": "snips"})
+    memo = next(world.out.rglob("memo.md")).read_text()
+    table = memo[memo.index("## What each policy is worth") : memo.index("Of 20 policies that always do the same")]
+    assert table.index("always a19") < table.index("always a18") < table.index("always a8")
+    assert "always a7" not in table
+
+
+def test_requests_of_no_unit_are_said_to_count_as_independent(world: Any) -> None:
+    columns = {k: v for k, v in DESIGN["logs.columns"].items() if k != "unit"}
+    run(world, FRAME, {"logs.columns": columns, "estimator": "snips"})
+    assert "every request counts as independent" in next(world.out.rglob("memo.md")).read_text()
+
+
+def test_a_rule_on_a_number_that_is_not_whole_is_cut_where_it_stands() -> None:
+    assert _cut_by(["load > 1"], "load", whole=False) == [1.0]
+    assert _cut_by(["load > 1", "load <= 2.5", "load >= 4"], "load", whole=True) == [2.0, 3.0, 4.0]

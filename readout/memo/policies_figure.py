@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from readout.memo.numbers import level, number
+from readout.memo.policy_section import shown_first
 from readout.memo.svg import BLUE, MUTED, RULE, VERMILLION, WIDTH, fit
 from readout.results import Readout
 
@@ -67,7 +68,7 @@ def figure(readout: Readout) -> Figure:
 
 
 def _rows(readout: Readout) -> list[Row]:
-    rows = readout.diagnostics.get("values") or []
+    rows = shown_first(readout)
     first = [row for row in rows[:2] if row["value"] is not None]
     return first + [row for row in rows[2:] if row["value"] is not None and row["supported"]][: _MOST - 2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +19,35 @@ def policies(readout: Readout) -> list[str]:
     """The lines of the section; none of a design that values no policy."""
     if readout.design.get("kind") != "ope":
         return []
-    rows = readout.diagnostics.get("values") or []
-    lines = [*_made(readout), *_bound(readout), *_weights(readout), *_trade(readout)]
-    return section("## What each policy is worth", _table(rows), bullets(markdown(line) for line in lines))
+    rows = shown_first(readout)
+    lines = [*_chosen(rows), *_made(readout), *_bound(readout), *_weights(readout), *_trade(readout)]
+    return section("## What each policy is worth", _table(rows[:_SHOWN]), bullets(markdown(line) for line in lines))
+
+
+def shown_first(readout: Readout) -> list[Mapping[str, Any]]:
+    """Values of policies; where there are too many to show, after the two that are compared the best come first."""
+    rows: list[Mapping[str, Any]] = list(readout.diagnostics.get("values") or [])
+    if len(rows) <= _SHOWN:
+        return rows
+    better = next((m.better for m in readout.metrics if m.metric == rows[0]["metric"]), "higher")
+    sign = 1.0 if better == "lower" else -1.0
+    return rows[:2] + sorted(rows[2:], key=lambda row: math.inf if row["value"] is None else sign * row["value"])
+
+
+def _chosen(rows: list[Mapping[str, Any]]) -> list[str]:
+    """That not all are shown."""
+    if len(rows) <= _SHOWN:
+        return []
+    return [
+        f"Of {len(rows) - 2} policies that always do the same the best {_SHOWN - 2} are shown, and the diagnostics "
+        "have the others: the best of many owes a part of its lead to chance."
+    ]
 
 
 def _table(rows: list[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
-    shown = [rows[0], rows[1], *rows[2:_SHOWN]]
-    ends = [row[key] for row in shown for key in ("ci_low", "ci_high") if row[key] is not None]
+    ends = [row[key] for row in rows for key in ("ci_low", "ci_high") if row[key] is not None]
     places = decimals(ends)
     cells = [
         [
@@ -37,7 +57,7 @@ def _table(rows: list[Mapping[str, Any]]) -> list[str]:
             count(row["ess"]),
             markdown(row["reason"]) or DASH,
         ]
-        for row in shown
+        for row in rows
     ]
     metric = markdown(visible(str(rows[0]["metric"]), 60))
     headers = ["Policy", f"Value of {metric}", "Interval", "Weighs as many requests alike", "Note"]
@@ -52,6 +72,11 @@ def _made(readout: Readout) -> list[str]:
         lines.append(
             "The probabilities of the logged actions were not taken from the log but estimated "
             f"({design['propensity']}), on units that the model had not seen; the values lean on that model."
+        )
+    if design.get("errors_by") == "request":
+        lines.append(
+            "The spec maps no unit, so every request counts as independent: where one customer sends many, intervals "
+            "are too narrow."
         )
     model = readout.diagnostics.get("reward_model")
     if model:

@@ -198,9 +198,7 @@ class OffPolicy(NoTail):
     @property
     def blind(self) -> str:
         """Why nothing can be valued, in words; empty where something can."""
-        if self.method != "direct_method" and not self.propensity and not self.estimated:
-            return "the log has no probability of the logged action (role propensity)"
-        return ""
+        return said.blind(self)
 
     def weights(self) -> Weights | None:
         """What the weights look like, before any is cut; None where no request has one.

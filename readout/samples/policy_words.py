@@ -44,6 +44,15 @@ def assignment(spec: Spec, logs: Logs, sample: OffPolicy) -> str:
     )
 
 
+def blind(sample: OffPolicy) -> str:
+    """Why nothing can be valued; empty where something can."""
+    if sample.n_units < 2:
+        return f"all requests are of one {sample.unit}, so nothing says how sure a value is"
+    if sample.how.weighs and not sample.propensity and not sample.estimated:
+        return "the log has no probability of the logged action (role propensity)"
+    return ""
+
+
 def facts(sample: OffPolicy) -> dict[str, Any]:
     """What the ``design`` of readout.json lists besides."""
     kept = {name: value for name, value in sample.options.items() if value != "none"}

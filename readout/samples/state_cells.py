@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,18 +135,18 @@ def _axis(logs: Logs, name: str, values: pl.Series, rules: Sequence[str]) -> Axi
         return Axis(name, levels=tuple(levels[:FEW_LEVELS])) if len(levels) > 1 else None
     known = values.cast(pl.Float64).fill_nan(None).drop_nulls()
     inner = {float(cut) for q in QUANTILES if (cut := known.quantile(q, "lower")) is not None}
-    inner |= set(_cut_by(rules, name))
+    inner |= set(_cut_by(rules, name, whole=dtype.is_integer()))
     low = float(known.min())  # type: ignore[arg-type]
     cuts = sorted(cut for cut in inner if cut > low)
     return Axis(name, cuts=tuple(cuts)) if cuts else None
 
 
-def _cut_by(rules: Sequence[str], name: str) -> list[float]:
-    """Numbers that rules compare a column with."""
+def _cut_by(rules: Sequence[str], name: str, whole: bool) -> list[float]:
+    """Numbers that rules compare a column with, ``whole`` ones or any."""
     of = rf'(?<![\w"]){re.escape(name)}"?\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?![\w.])'
     found = [(sign, float(value)) for rule in rules for sign, value in re.findall(of, rule)]
     # A whole number above 30 is one from 31 on.
-    return [value + 1.0 if sign in (">", "<=") and value.is_integer() else value for sign, value in found]
+    return [math.floor(value) + 1.0 if whole and sign in (">", "<=") else value for sign, value in found]
 
 
 def _coarser(axis: Axis) -> list[Axis]:

@@ -202,6 +202,12 @@ def _actions(design: OPE) -> Iterator[Finding]:
         named += [((*at, "else"), policy.otherwise)] if policy.otherwise is not None else []
     if isinstance(given, dict):
         named += [(("design", "policy_probability", action), action) for action in given]
+    known = {*design.actions, *(action for _, action in named)}
+    for role, names in (("control", (design.control,)), ("treatment", design.treatment)):
+        for name in known.intersection(names):
+            policy_of = "logging" if role == "control" else "target"
+            message = f"{name!r} is an action; here it would be the name of the {policy_of} policy"
+            yield Finding(("design", role), message, "leave it out, or give the policy a name of its own")
     for path, action in named if design.actions else ():
         if action not in design.actions:
             message = f"design.actions does not list {action!r}{suggest(action, design.actions)}"
