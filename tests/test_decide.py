@@ -371,7 +371,7 @@ def test_texts_read_clean(rule, action, entry):
 def test_placeholders_of_the_table_are_known():
     known = {"treatment", "control", "primary", "guardrails", "checks", "found", "sample", "then", "whom", "levels"}
     known |= {"back", "keep", "log", "limited", "awaited", "awaited_is", "long_run_shows", "holdout", "beyond_ramp"}
-    known |= {"wait", "average"}
+    known |= {"wait", "average", "mend", "does"}
     for rule in rules():
         for text in (rule.headline, *rule.would_change, rule.next_step):
             assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= known
