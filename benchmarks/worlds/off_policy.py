@@ -148,11 +148,12 @@ HOLD: tuple[tuple[str, bool, Policy], ...] = (
     ("5 actions by a softmax of the state, 4,000 rows", True, Policy(5, 4000, favourite=None)),
     ("5 actions, one favoured, 300 units of heavy-tailed size", False, Policy(5, 4000, 300, "heavy", favourite=0.5)),
     ("3 actions, drawn once for each of 400 units", False, Policy(3, 4000, 400, "even", "unit", favourite=0.5)),
-    ("2 actions, chances all over (0, 1), 5,000 rows", True, Policy(2, 5000, light=1.0)),
+    ("2 actions, chances all over (0, 1), a weight's tail of shape 0.33", True, Policy(2, 5000, light=2.0)),
 )
 FAVOURED = Policy(80, 20_000, 2000, favourite=0.4)
 ROUTER = Policy(2, 5000, favourite=0.6)
 TEN = Policy(10, 5000, favourite=0.6)
+WIDE = Policy(2, 5000, light=1.0)
 CLOSED = Policy(5, 4000, favourite=0.5, closed=0.2, tried=False)
 # Check, world, whether its assumption holds, whether the short test draws it, and the logs.
 WORLDS: tuple[tuple[str, str, bool, bool, Policy], ...] = (
@@ -164,6 +165,7 @@ WORLDS: tuple[tuple[str, str, bool, bool, Policy], ...] = (
     ("support", "the same, spread over cells of 20 rows", False, True, replace(CLOSED, fine=3)),
     ("support", "the same, 5 % of requests", False, False, replace(CLOSED, closed=0.05)),
     *(("propensity_calibration", what, True, short, policy) for what, short, policy in HOLD),
+    ("propensity_calibration", "2 actions, a weight's tail of shape 0.5", True, True, WIDE),
     ("propensity_calibration", "80 actions, one favoured, 2,000 units", True, False, FAVOURED),
     ("propensity_calibration", "an action without a chance in 20 % of requests (warns)", False, True, CLOSED),
     *(
@@ -183,6 +185,7 @@ WORLDS: tuple[tuple[str, str, bool, bool, Policy], ...] = (
     ("propensity_calibration", "the mean logged, 10 actions by state", False, False, replace(TEN, constant=True)),
     *(("weight_concentration", what, True, short, policy) for what, short, policy in HOLD),
     ("weight_concentration", "80 actions, one favoured, 2,000 units", True, False, FAVOURED),
+    ("weight_concentration", "weights with a Pareto tail of shape 0.5, no finite variance", False, False, WIDE),
     ("weight_concentration", "weights with a Pareto tail of shape 0.91", False, True, Policy(2, 5000, light=0.1)),
     ("weight_concentration", "one of 300 units holds 15 % of the weight", False, True,
      Policy(2, 3000, 300, favourite=0.6, carried=0.15)),
